@@ -1,0 +1,47 @@
+# The whole interface; `make` alone lists it.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+PYTHON ?= python3
+
+.PHONY: help demo demo-down test lint unit lock
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: .venv/complete  ## an index on throw-away hosts of this machine
+	@tests/demo/demo
+
+demo-down: .venv/complete  ## removes what `make demo` made
+	@tests/demo/demo-down
+
+test: lint unit molecule  ## everything that proves it
+
+lint: .venv/complete  ## style of the YAML, the roles and the Python; seconds
+	yamllint --strict .
+	ansible-lint --offline
+	ruff check .
+	ruff format --check .
+	mypy tests roles
+
+unit: .venv/complete  ## the Python by itself; seconds
+	pytest tests/unit
+
+.PHONY: molecule
+molecule: .venv/complete  ## the roles on real hosts, in every scenario
+	molecule test --all
+
+lock: .venv/complete  ## resolve requirements.lock again
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+		--no-emit-index-url --group pyproject.toml:test pyproject.toml --upgrade --output-file requirements.lock
+
+# uv comes first, by its own hashes, and then installs the rest in seconds.
+.venv/complete: requirements.lock
+	@echo "==> tool environment (.venv)"
+	@rm -f $@
+	@$(PYTHON) -m venv .venv
+	@pip install --quiet --disable-pip-version-check --require-hashes -r <(sed -n '/^uv==/,/[^\\]$$/p' requirements.lock)
+	@uv pip sync --quiet --require-hashes requirements.lock
+	@touch $@

@@ -1,0 +1,460 @@
+"""Filters of the role pypi_client: the new text of a client's file from its present text and what we want in it.
+
+What is not ours stays, byte for byte. Each editor takes the text of one file ('' when absent) and returns the
+new one; `remove` takes our part out again. INI and TOML are parsed again afterwards: a file is never replaced by
+one that its tool cannot read or that says something else. Errors never quote a file: it may hold secrets.
+"""
+
+from __future__ import annotations
+
+import configparser
+import json
+import re
+import tomllib
+from base64 import b64decode
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+# What pip, uv, curl and twine read alike from .netrc and .pypirc. Seen to differ: backslash and # in front (curl
+# against Python and uv), quotes (old Python), and beyond ASCII pip sends Latin-1 where curl and uv send UTF-8.
+_WORD = re.compile(r"[!$-&(-\[\]-~][!#-\[\]-~]*")
+_INI_SECTION = re.compile(r"\[(?P<name>[^]]+)\]")
+_INI_OPTION = re.compile(r"(?P<name>[^\s#;\[=:][^=:]*?)\s*[=:]\s*(?P<value>.*)")
+_LOCAL = re.compile(r"localhost|127(\.\d+){3}|::1")
+_UV_BLOCK = re.compile(r"^# BEGIN Ansible: private index\n.*?^# END Ansible: private index\n", re.MULTILINE | re.DOTALL)
+
+
+# --- what the variables may hold
+
+
+def _url_problem(url: str) -> str | None:
+    if not url:
+        return "is empty: give the index's address, such as https://pypi.example.org/simple/"
+    # The URL itself stays unsaid as long as it may hold a password.
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return "is not a URL: write https://pypi.example.org/simple/"
+    if "@" in parts.netloc:
+        return "holds a user name or password: take them out and put them into pypi_client_users"
+    if parts.scheme not in ("http", "https") or not host:
+        return f"is {url!r}: it needs http:// or https:// and a host, such as https://pypi.example.org/simple/"
+    if re.search(r"[^!-~]", url) or parts.query or parts.fragment or parts.netloc != parts.netloc.lower():
+        return f"is {url!r}: write it with a lower-case host and without spaces, query or fragment"
+    return None
+
+
+def _word_problem(key: str, value: object) -> str | None:
+    if not isinstance(value, str) or not value:
+        return f"{key} is missing, empty or not text: set it, in quotes"
+    if not _WORD.fullmatch(value):
+        return (
+            f"{key} holds something that .netrc readers understand differently (space, quote, backslash, control or"
+            " non-ASCII character, or # in front): choose another one"
+        )
+    return None
+
+
+def pypi_client_problems(
+    users: Sequence[Mapping[str, Any]], index_url: str, upload_url: str, repository: str
+) -> list[str]:
+    """Everything wrong with the variables, one sentence each: what, where and the fix. No password is quoted."""
+    problems = [f"pypi_client_index_url {problem}" for problem in [_url_problem(index_url)] if problem]
+    if not problems and not index_url.endswith("/simple/"):
+        problems.append(f"pypi_client_index_url is {index_url!r}: it must end with /simple/ (with the last slash)")
+    if upload_url and (problem := _url_problem(upload_url)):
+        problems.append(f"pypi_client_upload_url {problem}")
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", repository) or repository in ("distutils", "pypi", "testpypi"):
+        problems.append(
+            f"pypi_client_repository is {repository!r}: use lower-case letters, digits and single hyphens,"
+            " and not a name with a meaning of its own (pypi, testpypi, distutils)"
+        )
+    seen: set[str] = set()
+    for index, user in enumerate(users):
+        account = user.get("user")
+        where = f"pypi_client_users[{index}]"
+        if not isinstance(account, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*\$?", account):
+            problems.append(f"{where}: user is not the name of an account on the host: set it, such as user: ci")
+        else:
+            where += f" ({account})"
+            if account in seen:
+                problems.append(f"{where}: the account has an entry already: keep one of them")
+            seen.add(account)
+        found = [_word_problem(key, user.get(key)) for key in ("username", "password")]
+        if ":" in str(user.get("username")):
+            found.append("username holds a colon, which no login can have: use the name from pypi_users_accounts")
+        problems += [f"{where}: {problem}" for problem in found if problem]
+    return problems
+
+
+# --- INI: pip.conf and .pypirc
+
+Ini = dict[str, dict[str, list[str]]]
+
+
+def _key(name: str) -> str:
+    """pip takes index_url and Index-URL for index-url; twine's ca_cert is spelled one way only, so it is safe here."""
+    return name.strip().lower().replace("_", "-")
+
+
+def _ini_read(text: str, path: str) -> Ini:
+    """Section, option, words of the value."""
+    parser = configparser.RawConfigParser(default_section="")
+    try:
+        parser.read_string(text)
+    except configparser.Error:
+        raise ValueError(f"{path} on the host is no valid INI file: mend or remove it, then run again") from None
+    return {name: {_key(k): v.split() for k, v in parser.items(name)} for name in parser.sections()}
+
+
+def _blocks(lines: Sequence[str], opens: re.Pattern[str]) -> list[list[str]]:
+    """Cut lines into blocks; a matching line opens the next one. The first block may be empty."""
+    blocks: list[list[str]] = [[]]
+    for line in lines:
+        if opens.match(line):
+            blocks.append([])
+        blocks[-1].append(line)
+    return blocks
+
+
+def _end(block: Sequence[str]) -> int:
+    """Where the block's closing blank lines and comments start: they belong to what follows."""
+    end = len(block)
+    while end > 1 and re.match(r"\s*([#;]|$)", block[end - 1]):
+        end -= 1
+    return end
+
+
+def _ini_set(text: str, path: str, section: str, options: Mapping[str, str | None]) -> str:
+    """Set options of a section (None: remove them, and the section once it is empty)."""
+    before = _ini_read(text, path)
+    now = before.get(section, {})
+    todo = {name: value for name, value in options.items() if now.get(_key(name), []) != (value or "").split()}
+    if not todo:
+        return text
+    wanted = {name: dict(values) for name, values in before.items()}
+    mine = wanted.setdefault(section, {})
+    for name, value in todo.items():
+        mine.pop(_key(name), None)
+        if value is not None:
+            mine[_key(name)] = value.split()
+    if not mine:
+        del wanted[section]
+
+    if text and not text.endswith("\n"):
+        text += "\n"
+    todo_keys = {_key(name) for name in todo}
+    fresh = [f"{name} = {value}\n" for name, value in todo.items() if value is not None]
+    blocks = _blocks(text.splitlines(keepends=True), _INI_SECTION)
+    for index, block in enumerate(blocks):
+        if not block or block[0].partition("]")[0] != f"[{section}":
+            continue
+        kept: list[str] = [block[0]]
+        first, *entries = _blocks(block[1:], _INI_OPTION)
+        kept += first
+        for entry in entries:
+            kept += entry[_end(entry) :] if _key(re.split("[=:]", entry[0])[0]) in todo_keys else entry
+        end = _end(kept)
+        block[:] = kept[:end] + fresh + kept[end:] if mine else kept[end:]
+        if not mine and blocks[index - 1][-1:] == ["\n"]:
+            blocks[index - 1].pop()
+        break
+    else:
+        blocks.append((["\n"] if text.strip() else []) + [f"[{section}]\n", *fresh])
+    new = "".join(line for block in blocks for line in block)
+    if _ini_read(new, path) != wanted:
+        raise ValueError(
+            f"{path} on the host is laid out in a way this role cannot edit: start its options at the margin"
+        )
+    return new
+
+
+def _without(words: Sequence[str], *gone: str) -> list[str]:
+    return [word for word in words if word not in gone]
+
+
+def pip_conf(text: str, path: str, want: Mapping[str, Any]) -> str:
+    """pip.conf: the index, the CA bundle and, for plain http only, trusted-host (pip refuses it otherwise)."""
+    url, cert, remove = want["index_url"], want["cert"], want["remove"]
+    parts = urlsplit(url)
+    now = _ini_read(text, path).get("global", {})
+    extra, trusted = now.get("extra-index-url", []), now.get("trusted-host", [])
+    options: dict[str, str | None] = {}
+    is_index = now.get("index-url") == [url]
+    if remove or want["keep_public"]:
+        if is_index:
+            options["index-url"] = None
+    else:
+        options["index-url"] = url
+    if want["keep_public"] and not remove:
+        extra = extra if url in extra else [*extra, url]
+    else:
+        extra = _without(extra, url)
+    if parts.scheme == "http" and not remove and not _LOCAL.fullmatch(parts.hostname or ""):
+        trusted = trusted if parts.netloc in trusted else [*trusted, parts.netloc]
+    else:  # for https it would switch verification off
+        trusted = _without(trusted, parts.netloc, parts.hostname or "")
+    options |= {"extra-index-url": " ".join(extra) or None, "trusted-host": " ".join(trusted) or None}
+    if cert and not remove:
+        options["cert"] = cert
+    elif cert and now.get("cert") == [cert]:
+        options["cert"] = None
+    return _ini_set(text, path, "global", options)
+
+
+def pypirc(text: str, path: str, want: Mapping[str, Any], user: Mapping[str, Any]) -> str:
+    """.pypirc: the section for `twine upload -r NAME`; [pypi] too, for a bare `twine upload`, unless it is in use."""
+    remove = want["remove"] or not user.get("publish")
+    name, url = want["repository"], want["upload_url"]
+    before = _ini_read(text, path)
+    ours = [name]
+    if "pypi" not in before or before["pypi"].get("repository") == [url]:
+        ours.append("pypi")
+    options = {
+        "repository": url,
+        "username": user["username"],
+        "password": user["password"],
+        "ca_cert": want["cert"] or None,
+    }
+    for section in ours:
+        text = _ini_set(text, path, section, dict.fromkeys(options) if remove else options)
+    listed = before.get("distutils", {}).get("index-servers")
+    if remove:
+        servers = _without(listed or [], name)
+        if servers == ["pypi"]:
+            servers = []  # the same to twine, and what we made of nothing
+    else:
+        # Without a list twine reads [pypi] and [testpypi]: a list of ours must not hide them.
+        servers = ["pypi", *(["testpypi"] if "testpypi" in before else [])] if listed is None else listed
+        servers = servers if name in servers else [*servers, name]
+    return _ini_set(text, path, "distutils", {"index-servers": " ".join(servers) or None})
+
+
+# --- .netrc
+
+
+@dataclass(frozen=True)
+class _Stanza:
+    kind: str  # machine, default or macdef
+    name: str
+    fields: Mapping[str, str]
+    start: int
+    end: int
+
+
+_TOKEN = re.compile(r'\s*("(?:\\.|[^"\\])*"|(?:\\.|[^\s\\])+)', re.DOTALL)
+
+
+def _netrc_read(text: str, path: str) -> Iterator[_Stanza]:
+    """The stanzas with their places, by the rules of Python's netrc module (which pip uses)."""
+    broken = ValueError(f"{path} on the host is no valid .netrc: mend or remove it, then run again")
+
+    def token(at: int) -> tuple[str, int, int]:
+        match = _TOKEN.match(text, at)
+        return (match[1], match.start(1), match.end()) if match else ("", len(text), len(text))
+
+    def keyword(at: int) -> tuple[str, int, int]:
+        word, start, end = token(at)
+        while word.startswith("#"):
+            word, start, end = token((text + "\n").index("\n", start))
+        return word, start, end
+
+    def value(at: int) -> tuple[str, int]:
+        word, _, end = token(at)
+        if not word:
+            raise broken
+        return re.sub(r"\\(.)", r"\1", word[1:-1] if word[0] == '"' else word, flags=re.DOTALL), end
+
+    at = 0
+    while True:
+        kind, start, end = keyword(at)
+        if not kind:
+            return
+        if kind not in ("machine", "default", "macdef"):
+            raise broken
+        name, end = ("", end) if kind == "default" else value(end)
+        fields: dict[str, str] = {}
+        if kind == "macdef":
+            blank = re.compile(r"\n[ \t]*(\n|\Z)").search(text, end)
+            end = blank.end() if blank else len(text)
+        else:
+            word, _, after = keyword(end)
+            while word in ("login", "user", "password", "account"):
+                fields["login" if word == "user" else word], end = value(after)
+                word, _, after = keyword(end)
+        yield _Stanza(kind, name, fields, start, end)
+        at = end
+
+
+def netrc(text: str, path: str, want: Mapping[str, Any], user: Mapping[str, Any]) -> str:
+    """.netrc: exactly one stanza for the index's host, before any `default` (readers stop there)."""
+    host = str(urlsplit(want["index_url"]).hostname)
+    fields = {"login": str(user["username"]), "password": str(user["password"])}
+    stanzas = list(_netrc_read(text, path))
+    ours = [stanza for stanza in stanzas if (stanza.kind, stanza.name) == ("machine", host)]
+    if not want["remove"] and [stanza.fields for stanza in ours] == [fields]:
+        return text
+    stanza = f"machine {host} login {fields['login']} password {fields['password']}"
+    for index, old in reversed(list(enumerate(ours))):
+        head, rest = text[: old.start], text[old.end :]
+        if index == 0 and not want["remove"]:
+            text = head + stanza + (rest or "\n")
+        else:
+            whole_line = not head or head.endswith("\n")
+            text = head + (re.sub(r"\A[ \t]*\n", "", rest) if whole_line else rest)
+    if ours or want["remove"]:
+        return text
+    default = next((s.start for s in stanzas if s.kind == "default"), None)
+    if default is not None:
+        return f"{text[:default]}{stanza}\n{text[default:]}"
+    if text and not text.endswith("\n"):
+        text += "\n"
+    if stanzas and stanzas[-1].kind == "macdef" and not re.search(r"\n[ \t]*\n\Z", text):
+        text += "\n"  # only a blank line ends a macro
+    return f"{text}{stanza}\n"
+
+
+# --- uv.toml
+
+
+def uv_toml(text: str, path: str, want: Mapping[str, Any]) -> str:
+    """uv.toml: top-level keys are only possible above the first table, [[index]] only below them: two blocks."""
+
+    def block(*lines: str) -> str:
+        return "".join(
+            f"{line}\n" for line in ("# BEGIN Ansible: private index", *lines, "# END Ansible: private index")
+        )
+
+    def line(item: tuple[str, Any]) -> str:
+        # JSON's strings are TOML's as long as they are printable ASCII, which was checked.
+        return f"{item[0]} = {json.dumps(item[1])}"
+
+    foreign = _UV_BLOCK.sub("", text)
+    if want["remove"]:
+        return foreign
+    if foreign and not foreign.endswith("\n"):
+        foreign += "\n"
+    index: dict[str, Any] = {"name": want["repository"], "url": want["index_url"], "publish-url": want["upload_url"]}
+    if not want["keep_public"]:
+        index["default"] = True
+    top: dict[str, Any] = {}
+    try:
+        expected = tomllib.loads(foreign)
+        others = expected.get("index", [])
+        if any(other.get("name") == index["name"] or (other.get("default") and "default" in index) for other in others):
+            raise ValueError(
+                f"{path} on the host has another default index, or one named {index['name']!r}: remove its [[index]] table,"
+                " or choose another pypi_client_repository or pypi_client_keep_public_index"
+            )
+        if "publish-url" not in expected:
+            top["publish-url"] = want["upload_url"]  # a bare `uv publish` must not go to the public index
+        if want["cert"]:
+            if False in (expected.get("system-certs"), expected.get("native-tls")):
+                raise ValueError(f"{path} on the host turns the system's certificates off: remove that line")
+            if "system-certs" not in expected and "native-tls" not in expected:
+                top[want["uv_trust"]] = True
+        head = block(*map(line, top.items())) if top else ""
+        tail = block("[[index]]", *map(line, index.items()))
+        new = head + foreign + tail
+        outcome = tomllib.loads(new)
+    except tomllib.TOMLDecodeError:
+        raise ValueError(
+            f"{path} on the host cannot take an [[index]] table: it is no valid TOML, or says `index = [...]`; mend that first"
+        ) from None
+    if outcome != expected | top | {"index": [*others, index]}:
+        raise ValueError(f"{path} on the host is laid out in a way this role cannot edit")
+    return new
+
+
+# --- the plan
+
+
+def pypi_client_targets(
+    users: Sequence[Mapping[str, Any]], scope: str, etc: str, passwd: Mapping[str, Sequence[str]]
+) -> list[dict[str, Any]]:
+    """The files to keep: kind, path, owner and group (numeric), its user's entry by number, new directories."""
+    targets: list[dict[str, Any]] = []
+
+    def add(kind: str, base: str, path: str, owner: Sequence[str], **more: Any) -> None:
+        parents = path.split("/")[:-1]
+        directories = ["/".join([base, *parents[: depth + 1]]) for depth in range(len(parents))]
+        uid, gid = owner
+        target = {"kind": kind, "path": f"{base}/{path}", "directories": directories, "uid": uid, "gid": gid}
+        targets.append(target | more)
+
+    if scope == "system":
+        add("pip", etc, "pip.conf", ("0", "0"))
+        add("uv", etc, "uv/uv.toml", ("0", "0"))
+    for index, user in enumerate(users):
+        _, uid, gid, _, home, *_ = passwd[user["user"]]
+        if scope == "user":
+            add("pip", home, ".config/pip/pip.conf", (uid, gid))
+            add("uv", home, ".config/uv/uv.toml", (uid, gid))
+        add("netrc", home, ".netrc", (uid, gid), entry=index)
+        add("pypirc", home, ".pypirc", (uid, gid), entry=index)
+    return targets
+
+
+def pypi_client_plan(
+    targets: Sequence[Mapping[str, Any]],
+    stats: Sequence[Mapping[str, Any]],
+    reads: Sequence[Mapping[str, Any]],
+    users: Sequence[Mapping[str, Any]],
+    want: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    """What each file becomes: path, content, owner, group, mode. Files that stay absent are left out.
+
+    `stats` and `reads` are the results of the stat and slurp tasks, one for each target. A file with a secret
+    becomes its user's and 0600; the others keep the owner and mode they have.
+    """
+    plan: list[dict[str, Any]] = []
+    for target, stat, read in zip(targets, stats, reads, strict=True):
+        path, there = target["path"], stat["stat"]
+        try:
+            text = b64decode(read.get("content", "")).decode()
+        except UnicodeDecodeError:
+            raise ValueError(f"{path} on the host is not UTF-8 text: mend or remove it, then run again") from None
+        match target["kind"]:
+            case "pip":
+                new = pip_conf(text, path, want)
+            case "uv":
+                new = uv_toml(text, path, want)
+            case "netrc":
+                new = netrc(text, path, want, users[target["entry"]])
+            case _:
+                new = pypirc(text, path, want, users[target["entry"]])
+        step = {"path": path, "content": new, "owner": target["uid"], "group": target["gid"], "mode": "0644"}
+        if "entry" in target:
+            step["mode"] = "0600"
+        elif there["exists"]:
+            step |= {"owner": str(there["uid"]), "group": str(there["gid"]), "mode": there["mode"]}
+        if there["exists"] or new:
+            # What we emptied was ours alone.
+            plan.append(step | {"absent": bool(text.strip()) and not new.strip()})
+    return plan
+
+
+def pypi_client_extra_indexes(plan: Sequence[Mapping[str, Any]], index_url: str) -> list[str]:
+    """The pip.conf files that name further indexes beside ours."""
+    found = []
+    for step in plan:
+        if step["path"].endswith("/pip.conf"):
+            now = _ini_read(step["content"], step["path"]).get("global", {})
+            if _without(now.get("extra-index-url", []), index_url):
+                found.append(str(step["path"]))
+    return found
+
+
+class FilterModule:
+    """What Ansible looks for."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {
+            "pypi_client_problems": pypi_client_problems,
+            "pypi_client_targets": pypi_client_targets,
+            "pypi_client_plan": pypi_client_plan,
+            "pypi_client_extra_indexes": pypi_client_extra_indexes,
+        }

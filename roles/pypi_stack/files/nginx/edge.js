@@ -1,0 +1,113 @@
+/* The login at the edge: nginx asks `check` (auth_request) before it looks at any page, file or upload.
+ *
+ * A verdict is kept for REMEMBER_MS in memory that the workers share. Its key is an HMAC, under a random key that nobody sees,
+ * of the credential and of the identity of the users' files: an edited file makes every older verdict unreachable at once.
+ * Passwords are verified by the login service, never in a worker. See docs/decisions/0002-login-at-the-edge.md. */
+import hashes from 'crypto';
+import fs from 'fs';
+
+const REMEMBER_MS = 300000;
+const REMEMBER_WRONG_MS = 10000;
+const USERS = ['/users/htpasswd', '/users/roles.json'];
+const READS = ['GET', 'HEAD'];
+const BASIC = /^basic +[A-Za-z0-9+\/]+=* *$/i;
+
+function secret() {
+    const found = ngx.shared.verdicts.get('secret');
+    if (found) {
+        return found;
+    }
+    const fresh = Buffer.from(crypto.getRandomValues(new Uint8Array(32))).toString('hex');
+    return ngx.shared.verdicts.add('secret', fresh, 365 * 86400000) ? fresh : ngx.shared.verdicts.get('secret');
+}
+
+function identity() {
+    return USERS.map(function (path) {
+        const file = fs.statSync(path);
+        return [file.ino, file.mtimeMs, file.size].join('.');
+    }).join(' ');
+}
+
+/* The answers of auth_request can only be 2xx, 401 and 403; `refuse` turns a 403 into what it stands for. */
+function forbid(r, status, reason) {
+    r.variables.login_status = status;
+    r.variables.login_reason = reason;
+    r.return(403);
+}
+
+function admit(r, verdict) {
+    const user = verdict.split(' ');
+    r.variables.login_user = user[0];
+    if (!READS.includes(r.variables.request_method) && user[1] != 'publisher') {
+        forbid(r, 403, `${user[0]} may download but not upload: ask for the role "publisher".`);
+        return;
+    }
+    r.return(204);
+}
+
+function check(r) {
+    const header = r.headersIn.Authorization;
+    if (!header) {
+        if (r.variables.login_anonymous_read == '1' && READS.includes(r.variables.request_method)) {
+            r.return(204);
+            return;
+        }
+        r.return(401);
+        return;
+    }
+    if (!BASIC.test(header)) {
+        r.return(401);
+        return;
+    }
+    let key;
+    try {
+        key = hashes.createHmac('sha256', secret()).update(identity() + ' ' + header).digest('base64');
+    } catch (error) {
+        r.error(`login: ${error.message}`);
+        forbid(r, 503, 'The users of this index cannot be read.');
+        return;
+    }
+    const verdict = ngx.shared.verdicts.get(key);
+    if (verdict === undefined) {
+        verify(r, header, key).catch(function (error) {
+            r.error(`login: ${error.message}`);
+            forbid(r, 503, 'The login service does not answer.');
+        });
+        return;
+    }
+    verdict ? admit(r, verdict) : r.return(401);
+}
+
+async function verify(r, header, key) {
+    const reply = await ngx.fetch(r.variables.login_url, {
+        headers: {Authorization: header, 'X-Real-IP': r.remoteAddress},
+    });
+    switch (reply.status) {
+    case 204: {
+        const verdict = reply.headers.get('X-Login-User') + ' ' + reply.headers.get('X-Login-Role');
+        ngx.shared.verdicts.set(key, verdict, REMEMBER_MS);
+        admit(r, verdict);
+        break;
+    }
+    case 401:
+        ngx.shared.verdicts.set(key, '', REMEMBER_WRONG_MS);
+        r.return(401);
+        break;
+    case 429:
+        forbid(r, 429, 'Too many wrong passwords, or too many logins at once. Try again in a minute.');
+        break;
+    default:
+        forbid(r, 503, 'The login service cannot answer.');
+    }
+}
+
+function refuse(r) {
+    const status = Number(r.variables.login_status) || 403;
+    if (status != 403) {
+        r.headersOut['Retry-After'] = status == 429 ? '60' : '5';
+    }
+    r.headersOut['Content-Type'] = 'text/plain; charset=utf-8';
+    r.return(status, `${r.variables.login_reason || 'Forbidden.'}\n`);
+}
+
+export default {check, refuse};

@@ -1,0 +1,99 @@
+"""Atomic and durable writes, and locks that die with their process."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames and links in a directory survive a power cut."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def make_directory(path: Path) -> None:
+    """As mkdir -p, readable by nginx whatever the umask is."""
+    path.mkdir(mode=0o755, parents=True, exist_ok=True)
+
+
+def write(contents: Mapping[Path, bytes], spool: Path) -> None:
+    """Replace files as nearly together as a file system can, each whole at any time; equal ones are left alone.
+
+    `spool` is a directory on the same file system, for what is not finished yet.
+    """
+    ready: list[tuple[Path, Path]] = []
+    try:
+        for path, content in contents.items():
+            with suppress(FileNotFoundError):
+                if path.stat().st_size == len(content) and path.read_bytes() == content:
+                    continue
+            temporary = spool / secrets.token_hex(8)
+            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "wb") as file:
+                ready.append((temporary, path))
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        while ready:
+            os.replace(*ready[0])
+            ready.pop(0)
+    finally:
+        for temporary, _ in ready:
+            temporary.unlink()
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock, between threads and processes; the kernel frees it if the holder dies."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def try_lock(path: Path) -> Iterator[bool]:
+    """As lock, but yields False at once when somebody else holds it."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        yield _locked(fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def temporary_file(spool: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """A file that is gone afterwards; locked while its process lives, so that `sweep` can tell the dead ones."""
+    path = spool / secrets.token_hex(8)
+    with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644), "w+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield path, file
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def sweep(spool: Path, older_than: float) -> None:
+    """Remove what dead processes left: unlocked, and last written before the time given (seconds since the epoch)."""
+    for path in spool.iterdir():
+        with suppress(FileNotFoundError), path.open("rb") as file:
+            if path.stat().st_mtime < older_than and _locked(file.fileno()):
+                path.unlink()
+
+
+def _locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
