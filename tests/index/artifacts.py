@@ -52,7 +52,9 @@ def tar(members: Mapping[str, str | bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def sdist(name: str = "acme-tool", version: str = "1.0", *, filename: str = "", content: bytes = b"") -> tuple[str, bytes]:
+def sdist(
+    name: str = "acme-tool", version: str = "1.0", *, filename: str = "", content: bytes = b""
+) -> tuple[str, bytes]:
     """File name and bytes of an sdist, named as PEP 625 has it unless told otherwise."""
     stem = f"{re.sub(r'[-_.]+', '_', name).lower()}-{version}"
     members = {f"{stem}/PKG-INFO": metadata(name, version, "Requires-Python: >=3.9"), f"{stem}/data": content}

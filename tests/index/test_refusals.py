@@ -124,7 +124,11 @@ def test_refused(artifact: tuple[str, bytes], reason: str, store: Store, add: Ad
 
 
 def nothing_in(store: Store) -> bool:
-    return not [path for path in (*store.packages.rglob("*"), *store.index.rglob("*")) if path.is_file() and path.parent.name != ".locks"]
+    return not [
+        path
+        for path in (*store.packages.rglob("*"), *store.index.rglob("*"))
+        if path.is_file() and path.parent.name != ".locks"
+    ]
 
 
 FILENAME, CONTENT = wheel()

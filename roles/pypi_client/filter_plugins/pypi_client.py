@@ -13,8 +13,7 @@ import re
 import tomllib
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 # What pip, uv, curl and twine read alike from .netrc and .pypirc. Seen to differ: backslash and # in front (curl
@@ -23,6 +22,7 @@ _WORD = re.compile(r"[!$-&(-\[\]-~][!#-\[\]-~]*")
 _INI_SECTION = re.compile(r"\[(?P<name>[^]]+)\]")
 _INI_OPTION = re.compile(r"(?P<name>[^\s#;\[=:][^=:]*?)\s*[=:]\s*(?P<value>.*)")
 _LOCAL = re.compile(r"localhost|127(\.\d+){3}|::1")
+_USER_KEYS = ("user", "username", "password", "publish")
 _UV_BLOCK = re.compile(r"^# BEGIN Ansible: private index\n.*?^# END Ansible: private index\n", re.MULTILINE | re.DOTALL)
 
 
@@ -83,7 +83,10 @@ def pypi_client_problems(
             if account in seen:
                 problems.append(f"{where}: the account has an entry already: keep one of them")
             seen.add(account)
-        found = [_word_problem(key, user.get(key)) for key in ("username", "password")]
+        found: list[str | None] = [
+            f"unknown key {key!r}: use {', '.join(_USER_KEYS)}" for key in user if key not in _USER_KEYS
+        ]
+        found += [_word_problem(key, user.get(key)) for key in ("username", "password")]
         if ":" in str(user.get("username")):
             found.append("username holds a colon, which no login can have: use the name from pypi_users_accounts")
         problems += [f"{where}: {problem}" for problem in found if problem]
@@ -165,7 +168,11 @@ def _ini_set(text: str, path: str, section: str, options: Mapping[str, str | Non
     else:
         blocks.append((["\n"] if text.strip() else []) + [f"[{section}]\n", *fresh])
     new = "".join(line for block in blocks for line in block)
-    if _ini_read(new, path) != wanted:
+    try:
+        understood = _ini_read(new, path) == wanted
+    except ValueError:
+        understood = False
+    if not understood:
         raise ValueError(
             f"{path} on the host is laid out in a way this role cannot edit: start its options at the margin"
         )
@@ -236,8 +243,7 @@ def pypirc(text: str, path: str, want: Mapping[str, Any], user: Mapping[str, Any
 # --- .netrc
 
 
-@dataclass(frozen=True)
-class _Stanza:
+class _Stanza(NamedTuple):
     kind: str  # machine, default or macdef
     name: str
     fields: Mapping[str, str]

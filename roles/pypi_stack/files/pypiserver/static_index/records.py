@@ -51,14 +51,21 @@ class Records:
             return Record({each["filename"]: File(**each) for each in document["files"]}, document["pages"])
         return Record()
 
+    def document(self, project: str, record: Record) -> dict[Path, bytes]:
+        """The record as it is to be written, and where."""
+        content = {"pages": record.pages, "files": [vars(file) for file in record.files.values()]}
+        return {self._path(project): json.dumps(content, indent=0).encode()}
+
     def save(self, project: str, record: Record) -> None:
-        document = {"pages": record.pages, "files": [vars(file) for file in record.files.values()]}
-        files.write({self._path(project): json.dumps(document, indent=0).encode()}, self._spool)
+        files.write(self.document(project, record), self._spool)
+        self.sync()
+
+    def sync(self) -> None:
         files.sync_directory(self._directory)
 
     def delete(self, project: str) -> None:
         self._path(project).unlink(missing_ok=True)
-        files.sync_directory(self._directory)
+        self.sync()
 
     def _path(self, project: str) -> Path:
         return self._directory / f"{project}.json"

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 from . import archive, files, names
@@ -86,23 +87,27 @@ class Store:
             os.fsync(file.fileno())
             with self.lock(release.project):
                 record = self.records.load(release.project)
-                self._place(path, filename, digests["sha256"], record)
-                self._write_metadata(filename, metadata)
-                status = (self.packages / filename).stat()
-                added = _describe(release, status, digests["sha256"], metadata, self._yanked(release.project))
-                self._publish(release.project, record, {**record.files, filename: added})
+                if filename in record.files:
+                    raise Conflict(f"Package {filename!r} already exists!")
+                status, yanked = os.fstat(file.fileno()), self._yanked(release.project)
+                added = _describe(release, status, digests["sha256"], metadata, yanked)
+                after = {**record.files, filename: added}
+                core = self._core_metadata(filename, metadata)
+                self._publish(release.project, record, after, core, place=lambda: self._place(path, added))
         return added
 
-    def _place(self, path: Path, filename: str, sha256: str, record: Record) -> None:
+    def _place(self, path: Path, added: File) -> None:
         """The point of no return, and the one that decides between simultaneous uploads of one name.
 
         The same bytes under that name without a record are an upload that was cut off here: it is finished.
         """
+        final = self.packages / added.filename
         try:
-            os.link(path, self.packages / filename)
+            os.link(path, final)
         except FileExistsError:
-            if filename in record.files or _sha256(self.packages / filename) != sha256:
-                raise Conflict(f"Package {filename!r} already exists!") from None
+            if _sha256(final) != added.sha256:
+                raise Conflict(f"Package {added.filename!r} already exists!") from None
+            os.replace(path, final)
         files.sync_directory(self.packages)
 
     # Remove and yank
@@ -118,10 +123,10 @@ class Store:
 
     def remove_version(self, name: str, version: str) -> list[str]:
         """Delete all files of a version; any spelling of name and version. Returns their names."""
-        project, release = names.normalise(name), str(names.parse_version(version))
+        project, release = names.normalise(name), names.release_key(version)
         with self.lock(project):
             record = self.records.load(project)
-            doomed = _of_version(record, project, release)
+            doomed = _of_release(record, project, version)
             self._remove(project, record, doomed)
             self._write_yanks(project, {k: v for k, v in self._yanked(project).items() if k != release})
         return doomed
@@ -135,10 +140,10 @@ class Store:
 
     def yank(self, name: str, version: str, reason: str | None) -> list[str]:
         """Yank a version for a reason, perhaps an empty one; None takes the yank back. Returns the files' names."""
-        project, release = names.normalise(name), str(names.parse_version(version))
+        project, release = names.normalise(name), names.release_key(version)
         with self.lock(project):
             record = self.records.load(project)
-            affected = _of_version(record, project, release)
+            affected = _of_release(record, project, version)
             others = {key: value for key, value in self._yanked(project).items() if key != release}
             self._write_yanks(project, others if reason is None else {**others, release: reason})
             changed = {filename: replace(record.files[filename], yanked=reason) for filename in affected}
@@ -179,7 +184,7 @@ class Store:
         before = path.stat()
         unchanged = known and (before.st_size, before.st_mtime_ns) == (known.size, known.mtime_ns)
         if known and unchanged and (not known.metadata or self._metadata_path(filename).exists()):
-            return replace(known, yanked=yanked.get(known.version))
+            return replace(known, yanked=yanked.get(names.release_key(known.version)) if yanked else None)
         release = names.parse(filename)
         if not stat.S_ISREG(before.st_mode):
             raise Refusal(f"{filename}: not a regular file")
@@ -196,28 +201,41 @@ class Store:
         sha256 = _sha256(path)
         if (after := path.stat()).st_mtime_ns != before.st_mtime_ns or after.st_size != before.st_size:
             raise _Growing
-        self._write_metadata(filename, metadata)
+        files.write(self._core_metadata(filename, metadata), self._temporary)
         return _describe(release, before, sha256, metadata, yanked)
 
     # Pages
 
-    def _publish(self, project: str, record: Record, after: Mapping[str, File]) -> None:
-        """Write the pages, then the record. Call it under the project's lock."""
-        kept = {name: file for name, file in record.files.items() if after.get(name) == file}
-        if len(kept) < len(record.files):
+    def _publish(
+        self,
+        project: str,
+        record: Record,
+        after: Mapping[str, File],
+        core: Mapping[Path, bytes] = MappingProxyType({}),
+        place: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Write the pages, then the record. Call it under the project's lock.
+
+        `place` is called when all that needs space is done, and nothing visible has changed yet.
+        """
+        if any(after.get(name) != file for name, file in record.files.items()):
+            kept = {name: file for name, file in record.files.items() if after.get(name) == file}
             self.records.save(project, Record(kept))
         folder = self.pages / project
-        if after:
-            if not folder.exists():
-                files.make_directory(folder)
-                files.sync_directory(self.pages)
-            content = render.project(project, after.values())
-            files.write({folder / name: page for name, page in content.items()}, self._temporary)
-            files.sync_directory(folder)
-            self.records.save(project, Record(after, render.FORMAT))
-        else:
+        if not after:
             shutil.rmtree(folder, ignore_errors=True)
             self.records.delete(project)
+            return
+        if not folder.exists():
+            files.make_directory(folder)
+            files.sync_directory(self.pages)
+        content = {folder / name: page for name, page in render.project(project, after.values()).items()}
+        document = self.records.document(project, Record(after, render.FORMAT))
+        with files.staged({**core, **content, **document}, self._temporary) as commit:
+            place()
+            commit()
+        files.sync_directory(folder)
+        self.records.sync()
 
     def write_root(self) -> None:
         """Write the list of projects. Nothing that installs reads it, so `sync` does it, not the upload."""
@@ -251,10 +269,9 @@ class Store:
     def _metadata_path(self, filename: str) -> Path:
         return self._metadata / f"{filename}.metadata"
 
-    def _write_metadata(self, filename: str, metadata: archive.Metadata | None) -> None:
+    def _core_metadata(self, filename: str, metadata: archive.Metadata | None) -> dict[Path, bytes]:
         """Core metadata beside the index (PEP 658), for wheels: an sdist's may say less than a build of it would."""
-        if metadata and filename.endswith(".whl"):
-            files.write({self._metadata_path(filename): metadata.content}, self._temporary)
+        return {self._metadata_path(filename): metadata.content} if metadata and filename.endswith(".whl") else {}
 
     def _yanked(self, project: str) -> dict[str, str]:
         with suppress(FileNotFoundError):
@@ -291,12 +308,13 @@ def _describe(
         sha256=sha256,
         metadata=hashlib.sha256(metadata.content).hexdigest() if metadata and release.is_wheel else None,
         requires_python=metadata.requires_python if metadata else None,
-        yanked=yanked.get(version),
+        yanked=yanked.get(names.release_key(version)),
     )
 
 
-def _of_version(record: Record, project: str, version: str) -> list[str]:
-    filenames = [name for name, file in record.files.items() if file.version == version]
+def _of_release(record: Record, project: str, version: str) -> list[str]:
+    wanted = names.release_key(version)
+    filenames = [name for name, file in record.files.items() if names.release_key(file.version) == wanted]
     if not filenames:
         raise NotFound(f"{project} ({version}) not found")
     return filenames

@@ -1,0 +1,143 @@
+"""The application as the container runs it: gunicorn, its configuration file, the real login; and a reader for clients."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote
+
+import bcrypt
+import requests
+
+from static_index.store import Store
+
+FILES = Path(__file__).parents[2] / "roles/pypi_stack/files"
+JSON = "application/vnd.pypi.simple.v1+json"
+USERS: dict[str, dict[str, object]] = {
+    "alice": {"role": "publisher"},
+    "bob": {"role": "publisher", "projects": ["acme-*", "tools"]},
+    "carol": {"role": "reader"},
+}
+
+
+@dataclass
+class Server:
+    """A running pypiserver. Every user's password is their name, twice."""
+
+    store: Store
+    port: int
+    environment: Mapping[str, str]
+    process: subprocess.Popen[bytes] | None = None
+    log: Path = field(default=Path(os.devnull))
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+    def start(self) -> None:
+        gunicorn = Path(sys.executable).with_name("gunicorn")  # the oldest one supported has no __main__
+        command = [str(gunicorn), "-c", str(FILES / "pypiserver/gunicorn.conf.py")]
+        command += ["-b", f"127.0.0.1:{self.port}", "static_index.app:from_environment()"]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, env=dict(self.environment), stderr=log, start_new_session=True)
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                if requests.get(f"{self.url}health", timeout=2).ok:
+                    return
+            except requests.RequestException:
+                assert time.monotonic() < deadline and self.process.poll() is None, self.log.read_text()
+                time.sleep(0.05)
+
+    def kill(self) -> None:
+        """As the power cut does it: master, workers and all."""
+        if self.process:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+    def post(
+        self, user: str, data: Mapping[str, str], artifact: tuple[str, bytes] | None, **headers: str
+    ) -> requests.Response:
+        files = {"content": artifact} if artifact else None
+        return requests.post(self.url, data=data, files=files, auth=(user, user * 2), headers=headers, timeout=120)
+
+    def upload(self, artifact: tuple[str, bytes], user: str = "alice", **fields: str) -> requests.Response:
+        digest = hashlib.sha256(artifact[1]).hexdigest()
+        form = {":action": "file_upload", "protocol_version": "1", "sha256_digest": digest, **fields}
+        return self.post(user, form, artifact)
+
+
+@contextmanager
+def serving(directory: Path, **environment: str) -> Iterator[Server]:
+    """Start one in a directory, with its log beside it; kill it afterwards."""
+    users = directory / "users"
+    users.mkdir(parents=True, exist_ok=True)
+    hashes = {name: bcrypt.hashpw((name * 2).encode(), bcrypt.gensalt(4)).decode() for name in USERS}
+    (users / "htpasswd").write_text("".join(f"{name}:{value}\n" for name, value in hashes.items()))
+    (users / "roles.json").write_text(json.dumps(USERS))
+    store = Store(directory / "packages", directory / "index")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    variables = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": f"{FILES / 'pypiserver'}:{FILES / 'login'}",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYPI_PACKAGES": str(store.packages),
+        "PYPI_INDEX": str(store.index),
+        "USERS_DIRECTORY": str(users),
+        **environment,
+    }
+    server = Server(store, port, variables, log=directory.with_suffix(".log"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+@contextmanager
+def reading(store: Store) -> Iterator[tuple[str, list[str]]]:
+    """What nginx does for readers, in its simplest form: address of the simple index, and the paths asked for."""
+    asked: list[str] = []
+
+    class Reader(SimpleHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def translate_path(self, path: str) -> str:
+            path = unquote(path.partition("?")[0])
+            asked.append(path)
+            if found := re.fullmatch(r"/packages/([^/]+)\.metadata", path):
+                return str(store.index / "metadata" / f"{found[1]}.metadata")
+            if found := re.fullmatch(r"/packages/([^/]+)", path):
+                return str(store.packages / found[1])
+            return str(store.index / path.lstrip("/") / ("index.json" if self._json() else "index.html"))
+
+        def guess_type(self, path: str | os.PathLike[str]) -> str:
+            return JSON if str(path).endswith(".json") else super().guess_type(str(path))
+
+        def log_message(self, *_args: object) -> None:
+            pass
+
+        def _json(self) -> bool:
+            return JSON in self.headers.get("Accept", "")
+
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Reader)
+    threading.Thread(target=httpd.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{httpd.server_port}/simple/", asked
+    finally:
+        httpd.shutdown()

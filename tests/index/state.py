@@ -1,0 +1,63 @@
+"""What a reader sees of an index, and whether it is whole."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from html.parser import HTMLParser
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from static_index.store import Store
+
+
+class _Links(HTMLParser):
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.links: list[dict[str, str | None]] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "a":
+            self.links.append(dict(attrs))
+
+
+def links(store: Store, project: str) -> dict[str, dict[str, str | None]]:
+    """The HTML page's links by file name."""
+    html = (store.index / "simple" / project / "index.html").read_text()
+    return {unquote(urlsplit(link["href"] or "").path.rpartition("/")[2]): link for link in _Links(html).links}
+
+
+def page(store: Store, project: str) -> dict[str, Any]:
+    """The JSON page."""
+    content: dict[str, Any] = json.loads((store.index / "simple" / project / "index.json").read_bytes())
+    return content
+
+
+def check_whole(store: Store, *, settled: bool = True) -> None:
+    """Every page names only whole files and the metadata that is there. `settled`: and all pages agree."""
+    for folder in (path for path in (store.index / "simple").iterdir() if path.is_dir()):
+        if not settled and not (folder / "index.json").exists():
+            continue
+        files = page(store, folder.name)["files"]
+        for file in files:
+            content = (store.packages / file["filename"]).read_bytes()
+            assert len(content) == file["size"]
+            assert hashlib.sha256(content).hexdigest() == file["hashes"]["sha256"]
+            if "core-metadata" in file:
+                metadata = (store.index / "metadata" / f"{file['filename']}.metadata").read_bytes()
+                assert hashlib.sha256(metadata).hexdigest() == file["core-metadata"]["sha256"]
+        if settled:
+            assert links(store, folder.name).keys() == {file["filename"] for file in files}
+            for name in ("index.html", "index.json"):
+                assert gzip.decompress((folder / f"{name}.gz").read_bytes()) == (folder / name).read_bytes()
+
+
+def tree(store: Store) -> dict[str, bytes]:
+    """Every visible file of the index."""
+    return {
+        str(path.relative_to(store.index)): path.read_bytes()
+        for path in store.index.rglob("*")
+        if path.is_file() and not path.relative_to(store.index).parts[0].startswith(".")
+    }

@@ -1,0 +1,468 @@
+"""Pages, yanks, removal, rebuild, and a SIGKILL before every step."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pypi_simple
+import pytest
+
+from static_index import __main__ as command
+from static_index import files, sync
+from static_index.errors import Conflict, NotFound, Refusal
+from static_index.store import Claims, Store
+
+from .artifacts import metadata, sdist, wheel
+from .conftest import Add
+from .state import check_whole, links, page, tree
+
+
+def rebuild(store: Store) -> None:
+    sync.rebuild(store, lambda _done, _total: None)
+
+
+# Pages
+
+
+def test_pages_say_what_the_standards_ask(store: Store, add: Add) -> None:
+    filename, content = wheel("Foo.Bar", "1!1.0+cu118", fields=('Requires-Python: >=3.8,<4 "&',))
+    add((filename, content))
+    add(sdist("foo-bar", "0.9"))
+    path = store.packages / filename
+    os.utime(path, ns=(0, 1_700_000_000_123_456_789))
+    rebuild(store)
+
+    sha256, core = (
+        hashlib.sha256(content).hexdigest(),
+        hashlib.sha256(metadata("Foo.Bar", "1!1.0+cu118", 'Requires-Python: >=3.8,<4 "&').encode()).hexdigest(),
+    )
+    document = page(store, "foo-bar")
+    assert document["meta"] == {"api-version": "1.1"}
+    assert (document["name"], document["versions"]) == ("foo-bar", ["0.9", "1!1.0+cu118"])
+    assert document["files"][1] == {
+        "filename": filename,
+        "url": "../../packages/foo_bar-1%211.0%2Bcu118-py3-none-any.whl",
+        "hashes": {"sha256": sha256},
+        "size": len(content),
+        "upload-time": "2023-11-14T22:13:20.123456Z",
+        "requires-python": '>=3.8,<4 "&',
+        "core-metadata": {"sha256": core},
+        "dist-info-metadata": {"sha256": core},
+    }
+    assert "core-metadata" not in document["files"][0]
+    assert links(store, "foo-bar")[filename] == {
+        "href": f"../../packages/foo_bar-1%211.0%2Bcu118-py3-none-any.whl#sha256={sha256}",
+        "data-requires-python": '>=3.8,<4 "&',
+        "data-core-metadata": f"sha256={core}",
+        "data-dist-info-metadata": f"sha256={core}",
+    }
+    check_whole(store)
+
+
+def test_another_reader_understands_both_pages(store: Store, add: Add) -> None:
+    add(wheel())
+    add(sdist(version="2.0"))
+    store.yank("acme-tool", "1.0", "<b>broken</b>")
+    folder = store.index / "simple" / "acme-tool"
+    html = pypi_simple.ProjectPage.from_html(
+        "acme-tool", (folder / "index.html").read_text(), base_url="https://x/simple/acme-tool/"
+    )
+    data = pypi_simple.ProjectPage.from_json_data(
+        json.loads((folder / "index.json").read_bytes()), base_url="https://x/simple/acme-tool/"
+    )
+    assert html.repository_version == data.repository_version == "1.1"
+    for one, other in zip(html.packages, data.packages, strict=True):
+        assert (one.filename, one.url, one.digests, one.requires_python) == (
+            other.filename,
+            other.url,
+            other.digests,
+            other.requires_python,
+        )
+        assert (one.is_yanked, one.yanked_reason, one.metadata_digests) == (
+            other.is_yanked,
+            other.yanked_reason,
+            other.metadata_digests,
+        )
+    assert data.versions == ["1.0", "2.0"]
+    assert data.packages[0].yanked_reason == "<b>broken</b>"
+    age = datetime.now(UTC) - (data.packages[0].upload_time or datetime.min)
+    assert age.total_seconds() < 60
+
+
+def test_the_root_lists_projects(store: Store, add: Add) -> None:
+    add(wheel("b"))
+    add(wheel("A.a"))
+    rebuild(store)
+    root = json.loads((store.index / "simple" / "index.json").read_bytes())
+    assert [each["name"] for each in root["projects"]] == ["a-a", "b"]
+    parsed = pypi_simple.IndexPage.from_html((store.index / "simple" / "index.html").read_text())
+    assert parsed.projects == ["a-a", "b"]
+
+
+# Conflicts, removal, yanks
+
+
+def test_a_name_is_taken_once(store: Store, add: Add) -> None:
+    add(wheel())
+    before = tree(store)
+    with pytest.raises(Conflict):
+        add(wheel(content=b"other"))
+    with pytest.raises(Conflict):
+        add(wheel())
+    assert tree(store) == before
+
+
+def test_an_upload_that_was_cut_off_is_finished_by_the_same_bytes_only(store: Store, add: Add) -> None:
+    filename, content = wheel()
+    (store.packages / filename).write_bytes(content)
+    with pytest.raises(Conflict):
+        add(wheel(content=b"other"))
+    add((filename, content))
+    check_whole(store)
+    assert links(store, "acme-tool").keys() == {filename}
+
+
+def test_remove_by_any_spelling(store: Store, add: Add) -> None:
+    add(wheel("Foo.Bar", "1.0"))
+    add(sdist("Foo.Bar", "1.0"))
+    add(wheel("Foo.Bar", "1.1"))
+    assert len(store.remove_version("FOO_bar", "1.0.0")) == 2
+    assert page(store, "foo-bar")["versions"] == ["1.1"]
+    store.remove("foo_bar-1.1-py3-none-any.whl")
+    rebuild(store)
+    assert tree(store).keys() == {
+        f"simple/{name}" for name in ("index.html", "index.html.gz", "index.json", "index.json.gz")
+    }
+    assert [path for path in store.packages.iterdir() if not path.name.startswith(".")] == []
+    with pytest.raises(NotFound):
+        store.remove_version("foo-bar", "1.1")
+    with pytest.raises(NotFound):
+        store.remove("foo_bar-1.1-py3-none-any.whl")
+    add(wheel("Foo.Bar", "1.0"))
+
+
+def test_a_yank_outlives_the_index_and_covers_later_files(store: Store, add: Add) -> None:
+    add(wheel("Foo.Bar", "1.0"))
+    add(wheel("Foo.Bar", "1.1"))
+    assert store.yank("foo_BAR", "1.0.0", "leaks <memory>") == ["foo_bar-1.0-py3-none-any.whl"]
+    add(sdist("Foo.Bar", "1.0"))
+    shutil.rmtree(store.index)
+    again = Store(store.packages, store.index)
+    rebuild(again)
+    yanked = {file["filename"]: file.get("yanked") for file in page(again, "foo-bar")["files"]}
+    reason = "leaks <memory>"
+    assert yanked == {
+        "foo_bar-1.0-py3-none-any.whl": reason,
+        "foo_bar-1.0.tar.gz": reason,
+        "foo_bar-1.1-py3-none-any.whl": None,
+    }
+    assert links(again, "foo-bar")["foo_bar-1.0.tar.gz"]["data-yanked"] == reason
+    again.yank("foo-bar", "1.1", "")
+    assert page(again, "foo-bar")["files"][2]["yanked"] is True
+    for version in ("1.0", "1.1"):
+        again.yank("Foo-Bar", version, None)
+    assert not [file for file in page(again, "foo-bar")["files"] if "yanked" in file]
+    with pytest.raises(NotFound):
+        again.yank("foo-bar", "3", "")
+
+
+# Files by other hands
+
+
+def put(store: Store, artifact: tuple[str, bytes], age: float = 3600) -> Path:
+    path = store.packages / artifact[0]
+    path.write_bytes(artifact[1])
+    os.utime(path, (time.time() - age,) * 2)
+    return path
+
+
+def test_a_rebuild_from_nothing_gives_the_same_bytes(store: Store, add: Add) -> None:
+    for version in ("1.0", "1.1", "2.0rc1"):
+        add(wheel("Foo.Bar", version))
+        add(sdist("Foo.Bar", version))
+    add(wheel("other"))
+    store.yank("other", "1.0", "no")
+    store.write_root()
+    before = tree(store)
+    rebuild(store)
+    assert tree(store) == before
+    shutil.rmtree(store.index)
+    rebuild(Store(store.packages, store.index))
+    assert tree(store) == before
+    assert sync.differences(store) == []
+
+
+def test_a_rebuild_repairs_what_hands_did(store: Store, add: Add) -> None:
+    add(wheel("kept"))
+    add(wheel("gone"))
+    rebuild(store)
+    (store.packages / "gone-1.0-py3-none-any.whl").unlink()
+    (store.index / "simple/kept/index.html").write_bytes(b"")
+    (store.index / "metadata/kept-1.0-py3-none-any.whl.metadata").unlink()
+    (store.index / "simple/stray").mkdir()
+    put(store, wheel("put"))
+    assert sync.differences(store)
+    rebuild(store)
+    check_whole(store)
+    assert store.records.projects() == ["kept", "put"]
+    assert store.projects() == {"kept", "put"}
+    assert sync.differences(store) == []
+
+
+def test_a_rebuild_reads_only_what_changed(store: Store, add: Add, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(wheel("old"))
+    put(store, wheel("new"))
+    read: list[str] = []
+    real = Path.open
+    monkeypatch.setattr(
+        Path, "open", lambda self, *args, **kwargs: read.append(self.name) or real(self, *args, **kwargs)
+    )
+    rebuild(store)
+    assert {name for name in read if name.endswith(".whl")} == {"new-1.0-py3-none-any.whl"}
+
+
+def test_what_is_put_by_hand_and_broken(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    put(store, (wheel("half")[0], wheel("half")[1][:200]))
+    put(store, ("notes.txt", b"x"))
+    put(store, (sdist("plain")[0], wheel("plain")[1]))
+    odd = put(store, wheel("odd", members={"{stem}.dist-info/RECORD": ""}))
+    rebuild(store)
+    assert store.records.projects() == ["odd"]
+    assert "core-metadata" not in page(store, "odd")["files"][0]
+    for text in (
+        "not listed: half-1.0",
+        "not listed: notes.txt",
+        "not listed: plain-1.0",
+        f"without metadata: {odd.name}",
+    ):
+        assert text in caplog.text
+    put(store, wheel("half"))
+    rebuild(store)
+    assert store.records.projects() == ["half", "odd"]
+
+
+@contextmanager
+def watched(store: Store) -> Iterator[None]:
+    """A watcher in a process of its own, killed without a word."""
+    child = os.fork()
+    if child == 0:
+        sync.Watcher(store).run()
+    try:
+        yield
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 8) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def listed(store: Store) -> set[str]:
+    return {name for project in store.records.projects() for name in store.records.load(project).files}
+
+
+def test_the_watcher_sees_files_come_and_go(store: Store, add: Add) -> None:
+    put(store, wheel("before"))
+    with watched(store), watched(store):
+        eventually(lambda: listed(store) == {"before-1.0-py3-none-any.whl"})
+        fresh = put(store, wheel("fresh"), age=0)
+        rsynced = store.packages / ".restored-1.0-py3-none-any.whl.Xy12"
+        rsynced.write_bytes(wheel("restored")[1])
+        os.utime(rsynced, (1e9, 1e9))
+        rsynced.rename(store.packages / "restored-1.0-py3-none-any.whl")
+        add(wheel("uploaded"))
+        eventually(lambda: len(listed(store)) == 4)
+        root = store.index / "simple/index.json"
+        eventually(lambda: len(json.loads(root.read_bytes())["projects"]) == 4)
+        assert page(store, "restored")["files"][0]["upload-time"] == "2001-09-09T01:46:40.000000Z"
+        fresh.unlink()
+        put(store, wheel("uploaded", content=b"replaced"), age=1000)
+        eventually(lambda: len(listed(store)) == 3)
+        eventually(lambda: len(json.loads(root.read_bytes())["projects"]) == 3)
+    check_whole(store)
+    assert sync.differences(store) == []
+
+
+def test_the_watcher_waits_for_a_file_that_still_grows(store: Store) -> None:
+    filename, content = wheel(content=os.urandom(4096))
+    with watched(store), (store.packages / filename).open("wb") as file:
+        for start in range(0, len(content), 1024):
+            file.write(content[start : start + 1024])
+            file.flush()
+            time.sleep(0.5)
+            assert listed(store) == set()
+        file.close()
+        eventually(lambda: listed(store) == {filename})
+    check_whole(store)
+
+
+def test_the_command(
+    store: Store, add: Add, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PYPI_PACKAGES", str(store.packages))
+    monkeypatch.setenv("PYPI_INDEX", str(store.index))
+    add(wheel("Foo.Bar", "1.0"))
+    assert command.main(["yank", "FOO-bar", "1.0.0", "--reason", "why"]) == 0
+    assert page(store, "foo-bar")["files"][0]["yanked"] == "why"
+    assert command.main(["unyank", "foo_bar", "1"]) == 0
+    assert "yanked" not in page(store, "foo-bar")["files"][0]
+    put(store, wheel("put"))
+    assert command.main(["check"]) == 1
+    assert "simple/put/index.html" in capsys.readouterr().out
+    assert command.main(["rebuild"]) == 0
+    assert "2 of 2 projects" in capsys.readouterr().err
+    assert command.main(["check"]) == 0
+    assert command.main(["delete", "foo.bar", "1.0"]) == 0
+    assert command.main(["delete", "foo.bar", "1.0"]) == 1
+    assert "foo-bar (1.0) not found" in capsys.readouterr().err
+    assert store.records.projects() == ["put"]
+
+
+# Death at every step
+
+
+STEPS = ("fsync", "link", "replace", "unlink", "mkdir", "rmdir", "open")
+
+
+def die_before_step(number: int, action: Callable[[], object]) -> bool:
+    """Run the action in a child that kills itself before its n-th call that changes the disk. False: it came to its end."""
+    child = os.fork()
+    if child == 0:
+        left = number
+
+        def mortal(real: Callable[..., Any]) -> Callable[..., Any]:
+            def step(*args: Any, **kwargs: Any) -> Any:
+                nonlocal left
+                left -= 1
+                if left == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return real(*args, **kwargs)
+
+            return step
+
+        for name in STEPS:
+            setattr(os, name, mortal(getattr(os, name)))
+        try:
+            action()
+        except BaseException:  # noqa: BLE001  # the child must not come back into pytest
+            os._exit(1)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) in (0, -signal.SIGKILL)
+    return os.WIFSIGNALED(status)
+
+
+def kills(tmp_path: Path, prepare: Callable[[Store], object], action: Callable[[Store], object]) -> Iterator[Store]:
+    """A store for each step at which the action was killed."""
+    for step in range(1, 200):
+        store = Store(tmp_path / str(step) / "packages", tmp_path / str(step) / "index")
+        prepare(store)
+        if not die_before_step(step, lambda store=store: action(store)):  # type: ignore[misc]
+            assert step > 15
+            return
+        yield store
+
+
+def upload(store: Store, artifact: tuple[str, bytes]) -> None:
+    store.add(artifact[0], io.BytesIO(artifact[1]), Claims())
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["new project", "second version"])
+def test_kill_9_in_an_upload(first: bool, tmp_path: Path) -> None:
+    artifact = wheel(version="2.0")
+    for store in kills(tmp_path, lambda s: None if first else upload(s, wheel()), lambda s: upload(s, artifact)):
+        check_whole(store, settled=False)
+        try:
+            upload(store, artifact)
+        except Conflict:  # killed after the last page was written
+            assert artifact[0] in {file["filename"] for file in page(store, "acme-tool")["files"]}
+        check_whole(store)
+        files.sweep(store.spool, older_than=time.time() + 1)
+        files.sweep(store.index / ".tmp", older_than=time.time() + 1)
+        assert not list(store.spool.iterdir()) and not list((store.index / ".tmp").iterdir())
+
+
+def test_kill_9_in_an_upload_without_a_retry(tmp_path: Path) -> None:
+    artifact = wheel(version="2.0")
+    for store in kills(tmp_path, lambda s: upload(s, wheel()), lambda s: upload(s, artifact)):
+        for path in store.packages.glob("*.whl"):
+            os.utime(path, (1e9, 1e9))
+        rebuild(store)
+        check_whole(store)
+        assert len(page(store, "acme-tool")["files"]) == len(list(store.packages.glob("*.whl")))
+        assert sync.differences(store) == []
+
+
+@pytest.mark.parametrize("left", [0, 1], ids=["last version", "one of two"])
+def test_kill_9_in_a_removal(left: int, tmp_path: Path) -> None:
+    def prepare(store: Store) -> None:
+        upload(store, wheel(version="1.0"))
+        if left:
+            upload(store, wheel(version="2.0"))
+        store.yank("acme-tool", "1.0", "bad")
+        for path in store.packages.glob("*.whl"):
+            os.utime(path, (1e9, 1e9))
+        rebuild(store)
+
+    for store in kills(tmp_path, prepare, lambda s: s.remove_version("acme-tool", "1.0")):
+        check_whole(store, settled=False)
+        rebuild(store)
+        check_whole(store)
+        assert len(listed(store)) == len(list(store.packages.glob("*.whl")))
+        try:
+            store.remove_version("acme-tool", "1.0")
+        except NotFound:
+            pass
+        assert len(listed(store)) == len(list(store.packages.glob("*.whl"))) == left
+
+
+def test_kill_9_in_a_yank(tmp_path: Path) -> None:
+    for store in kills(tmp_path, lambda s: upload(s, wheel()), lambda s: s.yank("acme-tool", "1.0", "bad")):
+        for path in store.packages.glob("*.whl"):
+            os.utime(path, (1e9, 1e9))
+        check_whole(store, settled=False)
+        rebuild(store)
+        check_whole(store)
+        store.yank("acme-tool", "1.0", "bad")
+        assert page(store, "acme-tool")["files"][0]["yanked"] == "bad"
+
+
+# Side by side
+
+
+def test_workers_do_not_lose_each_others_files(store: Store) -> None:
+    """Threads as the workers use them: each with its own file descriptors for the locks."""
+    failures: list[Refusal] = []
+
+    def work(worker: int) -> None:
+        for number in range(10):
+            upload(store, wheel(version=f"{worker}.{number}"))
+            try:
+                upload(store, wheel("shared", version=str(number), content=b"%d" % worker))
+            except Conflict as error:
+                failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(worker,)) for worker in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(page(store, "acme-tool")["files"]) == 40
+    assert (len(page(store, "shared")["files"]), len(failures)) == (10, 30)
+    check_whole(store)
