@@ -110,4 +110,18 @@ function refuse(r) {
     r.return(status, `${r.variables.login_reason || 'Forbidden.'}\n`);
 }
 
-export default {check, refuse};
+/* No page under that address: another spelling of a name is sent to the right one (PEP 503), the rest does not exist. */
+function missing(r) {
+    const wanted = r.uri.match(/^\/simple\/([A-Za-z0-9._-]+)(\/?)$/);
+    if (wanted) {
+        const normal = `/simple/${wanted[1].replace(/[-_.]+/g, '-').toLowerCase()}/`;
+        if (normal != r.uri) {
+            r.return(301, normal);
+            return;
+        }
+    }
+    r.headersOut['Content-Type'] = 'text/plain; charset=utf-8';
+    r.return(404, 'Not on this index.\n');
+}
+
+export default {check, missing, refuse};

@@ -28,6 +28,7 @@ Seen = dict[str, tuple[int, int]]
 
 POLL_SECONDS = 1.0
 FULL_SECONDS = 60.0
+BATCH = 256
 SHARE = 0.1
 """At most this share of a processor goes into listing the directory, however busy it is."""
 
@@ -148,8 +149,10 @@ def _refresh(store: Store, todo: dict[str, set[str]], *, anew: bool = False) -> 
     def one(item: tuple[str, set[str]]) -> set[str]:
         return store.refresh(item[0], item[1], anew=anew)
 
+    items = sorted(todo.items())
     with ThreadPoolExecutor(max_workers=4) as pool:
-        yield from pool.map(one, sorted(todo.items()))
+        for start in range(0, len(items), BATCH):  # the pool takes all it is given into memory at once
+            yield from pool.map(one, items[start : start + BATCH])
 
 
 def _projects(filenames: Iterable[str]) -> dict[str, set[str]]:

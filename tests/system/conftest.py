@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .lab import Edge, Lab, wait_until
+from .packages import make_wheel
+
+MakeWheel = Callable[[str, int], Path]
+
+
+@pytest.fixture(scope="session")
+def lab() -> Lab:
+    lab = Lab.load()
+    # The last step before the tests was a reboot: nobody but the engine may bring the stack back.
+    wait_until("every container is healthy after the reboot", lab.healthy, 120)
+    return lab
+
+
+@pytest.fixture(scope="session")
+def edge(lab: Lab) -> Edge:
+    return lab.edge
+
+
+@pytest.fixture(scope="session")
+def version() -> str:
+    """New in every run, so that a second run on the same hosts uploads again."""
+    return f"1.{int(time.time())}"
+
+
+@pytest.fixture(scope="session")
+def make(version: str, tmp_path_factory: pytest.TempPathFactory) -> MakeWheel:
+    """Makes a wheel of a project and a size in bytes."""
+    return lambda name, size: make_wheel(name, version, size, tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Whatever fails says what the services had to say about it."""
+    report = yield
+    lab: Any = getattr(item, "funcargs", {}).get("lab")
+    if report.failed and isinstance(lab, Lab):
+        report.sections.append(("the server", lab.logs()))
+    return report
+
+
+@pytest.fixture(autouse=True)
+def _lab_for_the_report(lab: Lab) -> None:
+    """Every test has the lab at hand, so that the hook above finds it."""
