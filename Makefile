@@ -5,9 +5,10 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+export PYTHONDONTWRITEBYTECODE := 1 # roles copy their Python files to servers: nothing compiled beside them
 PYTHON ?= python3
 
-.PHONY: help demo demo-down test lint unit lock
+.PHONY: help demo demo-down test lint unit lock docs
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -24,7 +25,8 @@ lint: .venv/complete  ## style of the YAML, the roles and the Python; seconds
 	ansible-lint --offline
 	ruff check .
 	ruff format --check .
-	mypy tests roles
+	mypy .
+	python docs/render_variables.py --check
 
 unit: .venv/complete  ## the Python by itself; seconds
 	pytest tests/unit
@@ -32,6 +34,9 @@ unit: .venv/complete  ## the Python by itself; seconds
 .PHONY: molecule
 molecule: .venv/complete  ## the roles on real hosts, in every scenario
 	molecule test --all
+
+docs: .venv/complete  ## the README's tables, from the roles' argument specs
+	python docs/render_variables.py
 
 lock: .venv/complete  ## resolve requirements.lock again
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \

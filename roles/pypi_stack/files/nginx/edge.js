@@ -2,7 +2,7 @@
  *
  * A verdict is kept for REMEMBER_MS in memory that the workers share. Its key is an HMAC, under a random key that nobody sees,
  * of the credential and of the identity of the users' files: an edited file makes every older verdict unreachable at once.
- * Passwords are verified by the login service, never in a worker. See docs/decisions/0002-login-at-the-edge.md. */
+ * Passwords are verified by the login service, never in a worker. See docs/decisions/0001-login-at-the-edge.md. */
 import hashes from 'crypto';
 import fs from 'fs';
 
