@@ -28,8 +28,9 @@ lint: .venv/complete  ## style of the YAML, the roles and the Python; seconds
 	mypy .
 	python docs/render_variables.py --check
 
-unit: .venv/complete  ## the Python by itself; seconds
-	pytest tests/unit
+unit: .venv/complete  ## the Python by itself, and bad input; a minute or two
+	pytest --numprocesses 2 tests/unit
+	pytest tests/index
 
 .PHONY: molecule
 molecule: .venv/complete  ## the roles on real hosts, in every scenario

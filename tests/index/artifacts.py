@@ -57,5 +57,8 @@ def sdist(
 ) -> tuple[str, bytes]:
     """File name and bytes of an sdist, named as PEP 625 has it unless told otherwise."""
     stem = f"{re.sub(r'[-_.]+', '_', name).lower()}-{version}"
-    members = {f"{stem}/PKG-INFO": metadata(name, version, "Requires-Python: >=3.9"), f"{stem}/data": content}
+    members: dict[str, str | bytes] = {
+        f"{stem}/PKG-INFO": metadata(name, version, "Requires-Python: >=3.9"),
+        f"{stem}/data": content,
+    }
     return filename or f"{stem}.tar.gz", gzip.compress(tar(members), mtime=0)

@@ -193,7 +193,7 @@ def test_kill_9_of_the_server_in_an_upload(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         for round_ in range(4):
             artifact = wheel("large", str(round_), content=os.urandom(30 << 20), compression=0)
-            uploads = threading.Thread(target=lambda artifact=artifact: quietly(server, artifact), daemon=True)  # type: ignore[misc]
+            uploads = threading.Thread(target=lambda artifact=artifact: quietly(server, artifact), daemon=True)
             uploads.start()
             time.sleep(0.15 + 0.15 * round_)
             server.kill()
@@ -211,6 +211,15 @@ def quietly(server: Server, artifact: tuple[str, bytes]) -> None:
         server.upload(artifact)
     except requests.RequestException:
         pass
+
+
+def test_an_upload_leaves_no_open_file_behind(server: Server) -> None:
+    """Bottle would hold the spooled body, and its disk space, until the thread's next request."""
+    assert server.upload(wheel("spooled", content=os.urandom(1 << 20))).ok
+    assert server.process
+    group = subprocess.run(["pgrep", "-g", str(server.process.pid)], capture_output=True, text=True, check=True).stdout
+    held = [os.readlink(fd) for pid in group.split() for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.is_symlink()]
+    assert not [path for path in held if path.startswith(str(server.store.spool))]
 
 
 def test_a_full_disk(tmp_path: Path) -> None:
