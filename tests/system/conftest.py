@@ -38,14 +38,6 @@ def make(version: str, tmp_path_factory: pytest.TempPathFactory) -> MakeWheel:
     return lambda name, size: make_wheel(name, version, size, tmp_path_factory.mktemp("wheel"))
 
 
-@pytest.fixture
-def pypiserver_down(lab: Lab) -> Generator[None]:
-    lab.server.check_output("docker stop --time 1 $(docker ps --quiet --filter label=com.docker.compose.service=pypiserver)")
-    yield
-    lab.compose("start pypiserver")
-    wait_until("pypiserver is healthy", lab.healthy, 60)
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Whatever fails says what the services had to say about it."""

@@ -199,7 +199,7 @@ class Lab:
 
     def bring(self, path: Path) -> str:
         """Copies a file to the client's user; returns where it is."""
-        target = f"/tmp/{path.name}"
+        target = f"/home/admin/{path.name}"  # not /tmp, a tmpfs that `docker cp` cannot reach
         container = self.container(self.groups["pypi_clients"][0])
         subprocess.run(["docker", "cp", "--quiet", path, f"{container}:{target}"], check=True)
         return target

@@ -56,7 +56,9 @@ def test_no_password_is_on_the_server_s_disk(lab: Lab) -> None:
 
 def test_no_secret_is_in_what_docker_tells(lab: Lab) -> None:
     secrets = Secrets.of(lab)
-    told = lab.server.check_output("docker inspect $(docker ps --all --quiet) $(docker image ls --quiet) $(docker volume ls --quiet)")
+    told = lab.server.check_output(
+        "docker inspect $(docker ps --all --quiet) $(docker image ls --quiet) $(docker volume ls --quiet)"
+    )
     assert '"Env"' in told and secrets.found_in(told) == []
     assert secrets.found_in(lab.compose("config")) == []
     # What runs, with its arguments and its environment.

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from .lab import SURVIVOR, Edge, Lab, right
+from .lab import SURVIVOR, Edge, Lab, right, wait_until
 
 ALICE = f"Authorization: {right('alice')['Authorization']}\r\n"
 HOST = "Host: localhost\r\n"
@@ -80,18 +80,29 @@ REQUESTS = {
     "no HTTP at all": "\x16\x03\x01\x02\0\x01\0\r\n\r\n",
     "HTTP/2's preface in HTTP/1": "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     # forms
-    "an empty form": post("Content-Type: multipart/form-data\r\nContent-Length: 0\r\n", ""),
-    "a form without its limit": post("Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 5\r\n", "hello"),
-    "a form that ends early": post("Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 5\r\n", "--x\r\n"),
-    "no action": post("Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 3\r\n", "a=b"),
-    "an unknown action": post("Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 10\r\n", ":action=rm"),
-    "a form in a strange charset": post(
-        "Content-Type: application/x-www-form-urlencoded; charset=zip\r\nContent-Length: 10\r\n", ":action=\xff\xfe"
+    "an empty form": post("Connection: close\r\nContent-Type: multipart/form-data\r\nContent-Length: 0\r\n", ""),
+    "a form without its limit": post(
+        "Connection: close\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: 5\r\n", "hello"
     ),
-    "XML-RPC": post("Content-Type: text/xml\r\nContent-Length: 12\r\n", "<methodCall/>"[:12], "/RPC2"),
+    "a form that ends early": post(
+        "Connection: close\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: 5\r\n", "--x\r\n"
+    ),
+    "no action": post(
+        "Connection: close\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 3\r\n", "a=b"
+    ),
+    "an unknown action": post(
+        "Connection: close\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 10\r\n", ":action=rm"
+    ),
+    "a form in a strange charset": post(
+        "Connection: close\r\nContent-Type: application/x-www-form-urlencoded; charset=zip\r\nContent-Length: 10\r\n",
+        ":action=\xff\xfe",
+    ),
+    "XML-RPC": post(
+        "Connection: close\r\nContent-Type: text/xml\r\nContent-Length: 12\r\n", "<methodCall/>"[:12], "/RPC2"
+    ),
 }
-# Not errors: nginx answers what was asked for, or the plain page.
-HARMLESS = {"two hosts": (400,), "1,000 ranges": (200, 206, 416)}
+# 501 is what RFC 9112, 6.1 asks for; so many ranges are answered by the whole file.
+EXPECTED = {"an unknown transfer encoding": 501, "chunked, then identity": 501, "1,000 ranges": 200}
 
 
 def talk(edge: Edge, request: str) -> bytes:
@@ -111,9 +122,11 @@ def talk(edge: Edge, request: str) -> bytes:
 def test_hostile_input(edge: Edge, name: str) -> None:
     received = talk(edge, REQUESTS[name])
     statuses = [int(status) for status in re.findall(rb"^HTTP/1\.[01] (\d{3}) ", received, re.MULTILINE)]
-    allowed = HARMLESS.get(name, range(400, 500))
+    allowed = [EXPECTED[name]] if name in EXPECTED else range(400, 500)
     assert len(statuses) <= 2 and all(status in allowed for status in statuses), received[:2000]
-    assert b"root:" not in received and b"$2b$" not in received and b"PK\x03\x04" not in received
+    assert b"root:" not in received and b"$2b$" not in received
+    # Whatever was smuggled behind the request was anonymous.
+    assert b"PK\x03\x04" not in received or name == "1,000 ranges"
     assert edge.request("/simple/survivor/", right("alice")).status == 200
 
 
@@ -140,8 +153,5 @@ def test_a_client_that_hangs_up_in_mid_upload_leaves_nothing(lab: Lab, edge: Edg
 
 
 def test_the_stack_has_survived(lab: Lab) -> None:
-    containers = lab.containers()
-    assert {name: container["State"]["Health"]["Status"] for name, container in containers.items()} == dict.fromkeys(
-        containers, "healthy"
-    )
+    wait_until("every container is healthy", lab.healthy, 30)
     assert "Traceback" not in lab.compose("logs --no-color --tail 500")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Generator
 
 import pytest
 
@@ -31,7 +32,6 @@ PATHS = [
     f"//packages//{SURVIVOR}",
     f"/./packages/./{SURVIVOR}",
     "/packages/.htpasswd",
-    "/_login",
     "/no-such-page",
 ]
 WAYS: dict[str, tuple[str, dict[str, str]]] = {
@@ -46,7 +46,10 @@ WAYS: dict[str, tuple[str, dict[str, str]]] = {
     "not modified": ("GET", {"If-None-Match": "*", "If-Modified-Since": "Fri, 01 Jan 2100 00:00:00 GMT"}),
     "other host": ("GET", {"Host": "localhost"}),
     "forged user": ("GET", {"X-Remote-User": "alice", "X-Login-User": "alice", "X-Forwarded-User": "alice"}),
-    "forged address": ("GET", {"X-Original-URL": "/health", "X-Rewrite-URL": "/health", "X-Forwarded-For": "127.0.0.1"}),
+    "forged address": (
+        "GET",
+        {"X-Original-URL": "/health", "X-Rewrite-URL": "/health", "X-Forwarded-For": "127.0.0.1"},
+    ),
 }
 CREDENTIALS = {
     "nothing": "",
@@ -68,7 +71,7 @@ MALFORMED = {
     "no colon": f"Basic {b64(b'alice')}",
     "no user": f"Basic {b64(b':alice-Wonderland-1865')}",
     "empty": f"Basic {b64(b'')}",
-    "not UTF-8": f"Basic {b64(bytes([0xff, 0xfe]) + b':x')}",
+    "not UTF-8": f"Basic {b64(bytes([0xFF, 0xFE]) + b':x')}",
     "NUL after the right one": f"Basic {b64(b'alice:alice-Wonderland-1865' + bytes([0]) + b'x')}",
     "longer than bcrypt reads": f"Basic {b64(b'alice:' + b'x' * 100)}",
     "four kilobytes": f"Basic {b64(b'a' * 3000)}",
@@ -104,6 +107,10 @@ def test_a_malformed_header_is_refused(edge: Edge, value: str) -> None:
     assert_unauthorized(edge.request("/simple/survivor/", {"Authorization": value}))
 
 
+def test_the_login_s_own_address_cannot_be_asked(edge: Edge) -> None:
+    assert edge.request("/_login", right("alice")).status == 404
+
+
 def test_anonymous_gets_nothing_that_alice_has_just_got(edge: Edge) -> None:
     for path in ("/simple/", "/simple/survivor/", f"/packages/{SURVIVOR}"):
         assert edge.request(path, right("alice")).status == 200
@@ -132,7 +139,10 @@ def test_every_version_of_http(lab: Lab, option: str) -> None:
 
 def test_http_2_is_spoken(lab: Lab) -> None:
     url = f"{lab.url}/simple/"
-    assert lab.client.check_output(f"curl --silent --output /dev/null --write-out '%{{http_version}}' --http2 {url}") == "2"
+    assert (
+        lab.client.check_output(f"curl --silent --output /dev/null --write-out '%{{http_version}}' --http2 {url}")
+        == "2"
+    )
 
 
 def test_a_lower_case_scheme_and_more_spaces_are_the_same_login(edge: Edge) -> None:
@@ -140,16 +150,26 @@ def test_a_lower_case_scheme_and_more_spaces_are_the_same_login(edge: Edge) -> N
     assert edge.request("/simple/survivor/", {"Authorization": value}).status == 200
 
 
-@pytest.mark.parametrize("path", ["/", "/simple/", "/simple/survivor/", f"/packages/{SURVIVOR}"])
-def test_refused_while_pypiserver_is_down(lab: Lab, edge: Edge, pypiserver_down: None, path: str) -> None:
-    assert_unauthorized(edge.request(path))
-    assert_unauthorized(edge.request(path, {"Authorization": CREDENTIALS["wrong password"]}))
-    assert_unauthorized(edge.request(path, method="POST", body=b"x"))
+class TestWhilePypiserverIsDown:
+    @pytest.fixture(autouse=True, scope="class")
+    def down(self, lab: Lab) -> Generator[None]:
+        lab.server.check_output(f"docker stop --time 1 {lab.containers()['pypiserver']['Id']}")
+        yield
+        lab.compose("start pypiserver 2>&1")
+        wait_until("pypiserver answers", lambda: lab.edge.request("/packages/", right("alice")).status == 200, 30)
 
+    @pytest.mark.parametrize("path", ["/", "/packages/", "/simple/", "/simple/survivor/", f"/packages/{SURVIVOR}"])
+    def test_who_has_no_password_is_refused(self, edge: Edge, path: str) -> None:
+        assert_unauthorized(edge.request(path))
+        assert_unauthorized(edge.request(path, {"Authorization": CREDENTIALS["wrong password"]}))
+        assert_unauthorized(edge.request(path, method="POST", body=b"x"))
 
-def test_reads_go_on_while_pypiserver_is_down(edge: Edge, pypiserver_down: None) -> None:
-    for path in ("/simple/", "/simple/survivor/", f"/packages/{SURVIVOR}"):
-        assert edge.request(path, right("alice")).status == 200, path
+    @pytest.mark.parametrize("path", ["/simple/", "/simple/survivor/", f"/packages/{SURVIVOR}"])
+    def test_reads_go_on(self, edge: Edge, path: str) -> None:
+        assert edge.request(path, right("alice")).status == 200
+
+    def test_an_upload_is_told_to_come_back(self, edge: Edge, make: MakeWheel) -> None:
+        assert edge.upload(make("acme-too-early", 2_000), "alice").status == 503
 
 
 @pytest.mark.parametrize("user", PASSWORDS)
@@ -195,14 +215,15 @@ def test_removing_through_the_api_is_off(edge: Edge) -> None:
 def test_a_login_that_cannot_be_verified_is_not_called_wrong(lab: Lab, edge: Edge) -> None:
     """503, so that no client drops a good password; who is known goes on."""
     assert edge.request("/simple/survivor/", right("bob")).status == 200
-    lab.server.check_output("docker stop $(docker ps --quiet --filter label=com.docker.compose.service=login)")
+    lab.server.check_output(f"docker stop --time 1 {lab.containers()['login']['Id']}")
     try:
         assert edge.request("/simple/survivor/", {"Authorization": basic("nobody", "x")}).status == 503
         assert edge.request("/simple/survivor/", right("bob")).status == 200
         assert_unauthorized(edge.request("/simple/survivor/"))
     finally:
-        lab.compose("start login")
-        wait_until("login is healthy", lab.healthy, 60)
+        lab.compose("start login 2>&1")
+        unknown = {"Authorization": basic("nobody", "y")}
+        wait_until("login answers", lambda: edge.request("/simple/", unknown).status == 401, 30)
 
 
 def test_the_access_log_names_the_user(lab: Lab, edge: Edge) -> None:

@@ -59,7 +59,9 @@ def test_a_container_can_do_little(lab: Lab, stack: dict[str, Any], service: str
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_the_root_of_a_container_is_read_only(lab: Lab, service: str) -> None:
-    refused = lab.server.run(f"docker compose --project-directory {lab.project} exec -T {service} touch /etc/x /usr/x /x")
+    refused = lab.server.run(
+        f"docker compose --project-directory {lab.project} exec -T {service} touch /etc/x /usr/x /x"
+    )
     assert refused.rc != 0 and refused.stderr.count("Read-only file system") == 3, refused.stderr
 
 
@@ -101,7 +103,11 @@ except OSError as error:
 
 def probe(lab: Lab, stack: dict[str, Any], network: str, url: str) -> str:
     image = stack["pypiserver"]["Config"]["Image"]
-    return str(lab.server.check_output("docker run --rm --network %s --entrypoint python3 %s -c %s %s", network, image, PROBE, url))
+    return str(
+        lab.server.check_output(
+            "docker run --rm --network %s --entrypoint python3 %s -c %s %s", network, image, PROBE, url
+        )
+    )
 
 
 @pytest.mark.parametrize("service", ["pypiserver", "login"])
@@ -171,7 +177,9 @@ def test_weak_ciphers_are_refused(edge: Edge, ciphers: str) -> None:
 
 
 def test_tls_sessions_are_resumed(lab: Lab) -> None:
-    asked = f"echo | openssl s_client -connect {lab.hostname}:{lab.port} -reconnect -tls1_2 2>/dev/null | grep -c ^Reused,"
+    asked = (
+        f"echo | openssl s_client -connect {lab.hostname}:{lab.port} -reconnect -tls1_2 2>/dev/null | grep -c ^Reused,"
+    )
     assert lab.client.check_output(asked) == "5"
 
 

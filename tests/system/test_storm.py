@@ -62,7 +62,10 @@ def test_a_burst_of_wrong_logins_leaves_others_alone(lab: Lab, edge: Edge) -> No
     program = lab.bring(Path(__file__).with_name("storm.py"))
     container = lab.container(lab.groups["pypi_clients"][0])
     burst = subprocess.Popen(
-        ["docker", "exec", "-i", container, "python3", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ["docker", "exec", "-i", container, "python3", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert burst.stdin
     burst.stdin.write(json.dumps(plan))

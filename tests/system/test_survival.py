@@ -28,7 +28,7 @@ def survivor(edge: Edge) -> str:
 @pytest.fixture(scope="module")
 def digest(lab: Lab) -> str:
     """Of the survivor, as it was before it was uploaded."""
-    return str(lab.client.check_output(f"sha256sum /tmp/{SURVIVOR}")).split()[0]
+    return str(lab.client.check_output(f"sha256sum ~/{SURVIVOR}")).split()[0]
 
 
 def test_the_package_from_before_the_reboot_installs(lab: Lab, edge: Edge, digest: str) -> None:
@@ -47,7 +47,10 @@ def works(edge: Edge, service: str) -> bool:
             case "nginx":
                 return edge.request("/simple/survivor/", right("alice")).status == 200
             case "login":
-                return edge.request("/simple/", {"Authorization": basic(f"nobody-{time.time()}", "x")}).status in (401, 429)
+                return edge.request("/simple/", {"Authorization": basic(f"nobody-{time.time()}", "x")}).status in (
+                    401,
+                    429,
+                )
             case _:
                 return edge.request("/packages/", right("alice")).status == 200
     except (OSError, http.client.HTTPException):
@@ -103,9 +106,7 @@ def upgrade(lab: Lab, edge: Edge) -> Generator[Upgrade]:
     session = edge.session(timeout=300)
     assert edge.request("/simple/survivor/", right("erin"), session=session).status == 200
     with Secrets.watched_processes(lab) as processes:
-        run = lab.site(
-            "-vvv", "--diff", pypi_users_accounts=accounts, pypi_stack_pypiserver_image=f"{image}-next"
-        )
+        run = lab.site("-vvv", "--diff", pypi_users_accounts=accounts, pypi_stack_pypiserver_image=f"{image}-next")
     late = edge.request("/simple/survivor/", right("erin"))
     yield Upgrade(run, before, lab.containers(), session, late, processes.text)
     session.close()

@@ -227,6 +227,14 @@ def test_pypirc_from_nothing_and_back(tmp_path: Path) -> None:
     assert client.pypirc("", ".pypirc", WANT, USER | {"publish": False}) == ""
 
 
+def test_pypirc_a_bare_upload_finds_us_past_a_list_of_others(tmp_path: Path) -> None:
+    """Seen: twine ignores a [pypi] that index-servers does not name, and uploads to the public index."""
+    foreign = "[distutils]\nindex-servers = other\n\n[other]\nrepository = https://o.example/\n"
+    text = client.pypirc(foreign, ".pypirc", WANT, USER)
+    assert twine(tmp_path, text)["pypi"]["repository"] == UPLOAD
+    assert client.pypirc(text, ".pypirc", REMOVE, USER) == foreign
+
+
 PYPIRC = [
     "[pypi]\nusername = __token__\npassword = pypi-token\n",
     "[distutils]\nindex-servers =\n    pypi\n    other\n\n[pypi]\npassword = t%k\n\n[other]\nrepository = https://o.example/\n",

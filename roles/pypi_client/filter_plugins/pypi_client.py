@@ -230,13 +230,14 @@ def pypirc(text: str, path: str, want: Mapping[str, Any], user: Mapping[str, Any
         text = _ini_set(text, path, section, dict.fromkeys(options) if remove else options)
     listed = before.get("distutils", {}).get("index-servers")
     if remove:
-        servers = _without(listed or [], name)
+        servers = _without(listed or [], *ours)
         if servers == ["pypi"]:
             servers = []  # the same to twine, and what we made of nothing
     else:
         # Without a list twine reads [pypi] and [testpypi]: a list of ours must not hide them.
         servers = ["pypi", *(["testpypi"] if "testpypi" in before else [])] if listed is None else listed
-        servers = servers if name in servers else [*servers, name]
+        # Where a list leaves [pypi] out, a bare `twine upload` goes to the public index whatever [pypi] says.
+        servers = [*servers, *(section for section in ours if section not in servers)]
     return _ini_set(text, path, "distutils", {"index-servers": " ".join(servers) or None})
 
 
