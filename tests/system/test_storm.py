@@ -71,8 +71,9 @@ def test_a_burst_of_wrong_logins_leaves_others_alone(lab: Lab, edge: Edge) -> No
     burst.stdin.write(json.dumps(plan))
     burst.stdin.close()
     burst.stdin = None
-    stormy, health, statuses = 0.0, set(), set()
-    rounds = 0
+    stormy, rounds = 0.0, 0
+    health: set[int] = set()
+    statuses: set[int] = set()
     while burst.poll() is None or rounds < 2:
         worst, seen = measure(edge, 200)
         stormy, statuses, rounds = max(stormy, worst), statuses | seen, rounds + 1
