@@ -8,7 +8,7 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PYTHONDONTWRITEBYTECODE := 1 # roles copy their Python files to servers: nothing compiled beside them
 PYTHON ?= python3
 
-.PHONY: help demo demo-down test lint unit lock docs
+.PHONY: help demo demo-down test lint unit input index lock docs
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -18,7 +18,7 @@ demo: .venv/complete  ## an index on throw-away hosts of this machine
 demo-down: .venv/complete  ## removes what `make demo` made
 	@tests/demo/demo-down
 
-test: lint unit molecule  ## everything that proves it
+test: lint unit input index molecule  ## everything that proves it
 
 lint: .venv/complete  ## style of the YAML, the roles and the Python; seconds
 	yamllint --strict .
@@ -28,8 +28,13 @@ lint: .venv/complete  ## style of the YAML, the roles and the Python; seconds
 	mypy .
 	python docs/render_variables.py --check
 
-unit: .venv/complete  ## the Python by itself, and bad input; a minute or two
+unit: .venv/complete  ## the Python by itself; seconds
 	pytest --numprocesses 2 tests/unit
+
+input: .venv/complete  ## bad input is refused, with the name of the variable and the fix
+	pytest --numprocesses 2 tests/input
+
+index: .venv/complete  ## the static index behind a real gunicorn, killed and filled up
 	pytest tests/index
 
 .PHONY: molecule
