@@ -38,8 +38,9 @@ index: .venv/complete  ## the static index behind a real gunicorn, killed and fi
 	pytest tests/index
 
 .PHONY: molecule
-molecule: .venv/complete  ## the roles on real hosts, in every scenario
-	molecule test --all
+SCENARIOS ?= default
+molecule: .venv/complete  ## the roles on real hosts; SCENARIOS="default alternative acme" for all of them
+	set -e; for scenario in $(SCENARIOS); do molecule test --scenario-name $$scenario; done
 
 docs: .venv/complete  ## the README's tables, from the roles' argument specs
 	python docs/render_variables.py
