@@ -18,7 +18,7 @@ demo: .venv/complete  ## an index on throw-away hosts of this machine
 demo-down: .venv/complete  ## removes what `make demo` made
 	@tests/demo/demo-down
 
-test: lint unit input index  ## everything that proves it
+test: lint unit input index  ## everything that needs no hosts
 
 lint: .venv/complete  ## style of the YAML, the roles and the Python; seconds
 	yamllint --strict .
