@@ -214,7 +214,9 @@ class Lab:
             *arguments,
             playbook,
         ]
-        environment = os.environ | {"ANSIBLE_CONFIG": f"{ROOT}/ansible.cfg", "ANSIBLE_NOCOLOR": "1"}
+        # Molecule sets FORCE_COLOR, which wins over NOCOLOR, and nobody could read the numbers of the recap.
+        plain = {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"}
+        environment = os.environ | plain | {"ANSIBLE_CONFIG": f"{ROOT}/ansible.cfg"}
         return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
     def logs(self) -> str:
