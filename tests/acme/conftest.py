@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Generator
-from typing import Any
 
 import pytest
 import testinfra  # type: ignore[import-untyped]
 from system.lab import ROOT, Edge, Lab, wait_until
+from system.report import pytest_runtest_makereport
+
+__all__ = ["pytest_runtest_makereport"]
 
 NAME = "pypi.acme.test"
 
@@ -28,15 +29,3 @@ def edge(lab: Lab) -> Edge:
     )
     address = lab.server.check_output(f"getent ahostsv4 {NAME}").split()[0]
     return Edge(address, 443, NAME, ssl.create_default_context(cadata=root))
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Whatever fails says what the services and the renewal had to say about it."""
-    report = yield
-    lab: Any = getattr(item, "funcargs", {}).get("lab")
-    if report.failed and isinstance(lab, Lab):
-        report.sections.append(("the server", lab.logs()))
-        journal = lab.server.run("journalctl --unit pypi-tls-renew.service --lines 60 --output cat").stdout
-        report.sections.append(("the renewal", journal))
-    return report

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from .lab import Edge, Lab, wait_until
 from .packages import make_wheel
+from .report import pytest_runtest_makereport
+
+__all__ = ["pytest_runtest_makereport"]
 
 MakeWheel = Callable[[str, int], Path]
 
@@ -36,16 +38,6 @@ def version() -> str:
 def make(version: str, tmp_path_factory: pytest.TempPathFactory) -> MakeWheel:
     """Makes a wheel of a project and a size in bytes."""
     return lambda name, size: make_wheel(name, version, size, tmp_path_factory.mktemp("wheel"))
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Whatever fails says what the services had to say about it."""
-    report = yield
-    lab: Any = getattr(item, "funcargs", {}).get("lab")
-    if report.failed and isinstance(lab, Lab):
-        report.sections.append(("the server", lab.logs()))
-    return report
 
 
 @pytest.fixture(autouse=True)

@@ -225,6 +225,7 @@ class Lab:
             f"docker compose --project-directory {shlex.quote(self.project)} ps --all",
             f"docker compose --project-directory {shlex.quote(self.project)} logs --tail 50 --no-color",
             "journalctl --unit docker --lines 30 --no-pager",
+            "journalctl --unit pypi-tls-renew --lines 60 --no-pager",
         ]
         return "\n".join(f"$ {command}\n{self.server.run(command).stdout}" for command in commands)
 

@@ -36,12 +36,9 @@ def test_a_crowd_with_one_new_credential_costs_one_verification(lab: Lab, edge: 
     plan = {"host": edge.address, "port": edge.port, "hostname": edge.hostname, "path": PAGE}
     plan |= {"connections": 500, "requests": 1, "credential": right("bob")["Authorization"]}
     new = asyncio.run(storm(plan, edge.context))
-    known = asyncio.run(storm(plan, edge.context))
-    assert [status for status, _ in new + known] == [200] * 1000
+    assert [status for status, _ in new] == [200] * 500
     assert verifications(lab) - before == 1
-    print(
-        f"p99 of 500 connections: {p99([s for _, s in new]):.2f} s with a new credential, {p99([s for _, s in known]):.2f} s with it known"
-    )
+    assert p99([seconds for _, seconds in new]) < 2
 
 
 def measure(edge: Edge, count: int) -> tuple[list[float], set[int]]:
@@ -84,7 +81,6 @@ def test_a_burst_of_wrong_logins_leaves_others_alone(lab: Lab, edge: Edge) -> No
     refused = [status for status, _ in json.loads(burst.communicate(timeout=120)[0])]
     assert len(refused) == 1000 and set(refused) <= {401, 429}, set(refused)
     assert statuses == {200} and health == {200}
-    # A figure, not an assertion: the burst comes from this machine too, and takes its processors from everybody.
-    print(f"p99 of a logged-in user: {p99(calm):.4f} s, {p99(stormy):.4f} s during the burst")
+    assert p99(stormy) - p99(calm) < 0.05, f"p99 was {p99(calm):.4f} s, and {p99(stormy):.4f} s during the burst"
     assert lab.healthy()
     assert all(container["State"]["Health"]["FailingStreak"] == 0 for container in lab.containers().values())

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import configparser
-import importlib.util
 import netrc as stdlib_netrc
 import tomllib
 from base64 import b64encode
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import pypi_client as client
 import pytest
 from twine.utils import get_config
 
@@ -28,17 +27,6 @@ WANT: dict[str, Any] = {
 }
 REMOVE = WANT | {"remove": True}
 PLAIN = WANT | {"index_url": "http://pypi.example.org:8080/simple/"}
-
-
-def _load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("pypi_client", ROLE / "filter_plugins" / "pypi_client.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-client = _load()
 
 
 def problems(*users: dict[str, Any], url: str = URL, upload: str = "", repository: str = "private") -> list[str]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-import importlib.util
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
+import pypi_tls as tls
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -18,17 +17,6 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 PLUGIN = Path(__file__).parents[2] / "roles/pypi_tls/filter_plugins/pypi_tls.py"
 HOST = "pypi.example.com"
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
-
-
-def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("pypi_tls_filters", PLUGIN)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-tls = load()
 
 
 @dataclass(frozen=True)

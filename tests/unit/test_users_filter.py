@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import bcrypt
+import pypi_users as users
 import pytest
 from passlib.apache import HtpasswdFile  # type: ignore[import-untyped]
 
@@ -16,15 +15,6 @@ ROLE = Path(__file__).parents[2] / "roles" / "pypi_users"
 COST = 4  # the filter takes any; only the role's variable is bounded
 
 
-def _load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("pypi_users", ROLE / "filter_plugins" / "pypi_users.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-users = _load()
 HASH = bcrypt.hashpw(b"prehashed-secret", bcrypt.gensalt(COST)).decode()
 
 
@@ -51,7 +41,7 @@ def count_checks(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
         calls.append(hashed)
         return real(password, hashed)
 
-    monkeypatch.setattr(users.bcrypt, "checkpw", watched)
+    monkeypatch.setattr(bcrypt, "checkpw", watched)
     return calls
 
 
@@ -224,7 +214,7 @@ def test_thousand_users_unchanged_cost_one_check_a_group(monkeypatch: pytest.Mon
 def test_ready_hashes_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     accounts = [{"name": f"user{i}", "password_hash": HASH} for i in range(1000)]
     calls = count_checks(monkeypatch)
-    monkeypatch.setattr(users.bcrypt, "hashpw", None)
+    monkeypatch.setattr(bcrypt, "hashpw", None)
     htpasswd, seals = files(accounts)
     assert len(htpasswd.splitlines()) == 1000
     assert (calls, seals) == ([], "")
