@@ -111,6 +111,17 @@ def test_the_root_lists_projects(store: Store, add: Add) -> None:
     assert parsed.projects == ["a-a", "b"]
 
 
+def test_no_two_forms_of_a_page_have_one_etag(store: Store, add: Add) -> None:
+    """nginx: seconds of mtime, and the size. A client with the older form would be told that nothing has changed."""
+    add(wheel("acme-tool", "1.0"))
+    etags = set()
+    for reason in ("aaa", "bbb", "ccc"):
+        store.yank("acme-tool", "1.0", reason)
+        status = (store.pages / "acme-tool/index.html").stat()
+        etags.add((int(status.st_mtime), status.st_size))
+    assert len(etags) == 3
+
+
 # Conflicts, removal, yanks
 
 

@@ -19,8 +19,6 @@ JUSTIFIED = {
     # pypiserver gets the name that was asked for with its port, which $host would lose. What it makes of a forged one is shown
     # to the forger alone: no answer is cached for others.
     ("host_spoofing", "pypiserver.conf"),
-    # A cache of open files would go on denying a page that has just been written.
-    ("try_files_is_evil_too", "nginx.conf"),
 }
 
 

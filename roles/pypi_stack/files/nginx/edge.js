@@ -1,13 +1,15 @@
-/* The login at the edge: nginx asks `check` (auth_request) before it looks at any page, file or upload.
+/* The login at the edge: nginx asks `check` (auth_request) before it looks at any page, file or upload, unless `door`, which
+ * costs a fraction of it, knows the credential from a moment ago.
  *
- * A verdict is kept for REMEMBER_MS in memory that the workers share. Its key is an HMAC, under a random key that nobody sees,
- * of the credential and of the identity of the users' files: an edited file makes every older verdict unreachable at once.
- * Passwords are verified by the login service, never in a worker. See docs/decisions/0001-login-at-the-edge.md. */
+ * A verdict is kept for REMEMBER_MS in memory that the workers share. Its key is an HMAC of the credential, under a random key
+ * that nobody sees and the identity of the users' files: an edited file makes every older verdict unreachable, SEAL_MS later at
+ * most. Passwords are verified by the login service, never in a worker. See docs/decisions/0001-login-at-the-edge.md. */
 import hashes from 'crypto';
 import fs from 'fs';
 
 const REMEMBER_MS = 300000;
 const REMEMBER_WRONG_MS = 10000;
+const SEAL_MS = 100;
 const USERS = ['/users/htpasswd', '/users/roles.json'];
 const READS = ['GET', 'HEAD'];
 const BASIC = /^basic +[A-Za-z0-9+\/]+=* *$/i;
@@ -26,6 +28,36 @@ function identity() {
         const file = fs.statSync(path);
         return [file.ino, file.mtimeMs, file.size].join('.');
     }).join(' ');
+}
+
+/* What verdicts are bound to. Looking at the files costs as much as everything else, so it is done ten times a second at most. */
+function seal() {
+    const current = ngx.shared.verdicts.get('seal');
+    if (current) {
+        return current;
+    }
+    const fresh = secret() + ' ' + identity();
+    ngx.shared.verdicts.set('seal', fresh, SEAL_MS);
+    return fresh;
+}
+
+function keyOf(credential) {
+    return hashes.createHmac('sha256', seal()).update(credential).digest('base64');
+}
+
+/* $door, a directory: `known` has the index in it, `unknown` does not exist, and nginx goes on to ask `check`. It says who may
+ * read; whatever is not a read asks `check` in any case. */
+function door(r) {
+    const credential = r.headersIn.Authorization;
+    if (!credential) {
+        return r.variables.login_anonymous_read == '1' ? 'known' : 'unknown';
+    }
+    const verdict = ngx.shared.verdicts.get(keyOf(credential));
+    if (!verdict) {
+        return 'unknown';
+    }
+    r.variables.login_user = verdict.split(' ')[0];
+    return 'known';
 }
 
 /* The answers of auth_request can only be 2xx, 401 and 403; `refuse` turns a 403 into what it stands for. */
@@ -61,7 +93,7 @@ function check(r) {
     }
     let key;
     try {
-        key = hashes.createHmac('sha256', secret()).update(identity() + ' ' + header).digest('base64');
+        key = keyOf(header);
     } catch (error) {
         r.error(`login: ${error.message}`);
         forbid(r, 503, 'The users of this index cannot be read.');
@@ -112,11 +144,11 @@ function refuse(r) {
 
 /* No page under that address: another spelling of a name is sent to the right one (PEP 503), the rest does not exist. */
 function missing(r) {
-    const wanted = r.uri.match(/^\/simple\/([A-Za-z0-9._-]+)(\/?)$/);
+    const wanted = r.uri.match(/^(?:\/index)?\/simple\/([A-Za-z0-9._-]+)(\/(?:index\.(?:html|json))?)?$/);
     if (wanted) {
-        const normal = `/simple/${wanted[1].replace(/[-_.]+/g, '-').toLowerCase()}/`;
-        if (normal != r.uri) {
-            r.return(301, normal);
+        const normal = wanted[1].replace(/[-_.]+/g, '-').toLowerCase();
+        if (normal != wanted[1] || !wanted[2]) {
+            r.return(301, `/simple/${normal}/`);
             return;
         }
     }
@@ -124,4 +156,4 @@ function missing(r) {
     r.return(404, 'Not on this index.\n');
 }
 
-export default {check, missing, refuse};
+export default {check, door, missing, refuse};

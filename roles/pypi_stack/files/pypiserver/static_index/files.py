@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,7 +31,8 @@ def staged(contents: Mapping[Path, bytes], spool: Path) -> Iterator[Callable[[],
     """Write files that are to replace others, and yield what puts them all into place, in the order given.
 
     Putting them into place needs no more space, so a full disk is noticed before anything has changed. Files that are
-    the same already are left alone. `spool` is a directory on the same file system, for what is not in place yet.
+    the same already are left alone. A file is always at least a second younger than the one it replaces: nginx makes the ETag
+    of the size and of whole seconds. `spool` is a directory on the same file system, for what is not in place yet.
     """
     ready: list[tuple[Path, Path]] = []
 
@@ -41,14 +43,18 @@ def staged(contents: Mapping[Path, bytes], spool: Path) -> Iterator[Callable[[],
 
     try:
         for path, content in contents.items():
+            younger = time.time()
             with suppress(FileNotFoundError):
-                if path.stat().st_size == len(content) and path.read_bytes() == content:
+                old = path.stat()
+                if old.st_size == len(content) and path.read_bytes() == content:
                     continue
+                younger = max(younger, int(old.st_mtime) + 1)
             temporary = spool / secrets.token_hex(8)
             with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "wb") as file:
                 ready.append((temporary, path))
                 file.write(content)
                 file.flush()
+                os.utime(file.fileno(), (younger, younger))
                 os.fsync(file.fileno())
         yield commit
     finally:
