@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -19,7 +18,7 @@ from static_index import sync
 from static_index.store import Store
 
 from .artifacts import sdist, wheel
-from .serve import Server, reading, serving
+from .serve import Server, serving
 from .state import check_whole, links, page
 
 
@@ -259,105 +258,3 @@ def fill_and_upload(server: Server, filler: Path, left: int, artifact: tuple[str
 
 
 # Clients
-
-
-@pytest.fixture
-def offline(tmp_path: Path) -> dict[str, str]:
-    return {
-        "PATH": os.environ["PATH"],
-        "HOME": str(tmp_path),
-        "UV_CACHE_DIR": str(tmp_path / "cache"),
-        "PIP_CONFIG_FILE": os.devnull,
-    }
-
-
-def test_clients_read_what_twine_and_uv_published(server: Server, tmp_path: Path, offline: dict[str, str]) -> None:
-    def run(*command: str, ok: bool = True) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", *command], env=offline, cwd=tmp_path, capture_output=True, text=True, check=False
-        )
-        assert (done.returncode == 0) == ok, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    def save(artifact: tuple[str, bytes]) -> str:
-        path = tmp_path / artifact[0]
-        path.write_bytes(artifact[1])
-        return str(path)
-
-    login = ("--username", "alice", "--password", "alicealice")
-    run(
-        "twine",
-        "upload",
-        "--repository-url",
-        server.url,
-        *login,
-        save(wheel("lib", "1.0+local.1")),
-        save(wheel("lib", "2.0rc1")),
-    )
-    run(
-        "uv",
-        "publish",
-        "--publish-url",
-        server.url,
-        *login,
-        save(wheel("lib", "1.5")),
-        save(wheel("app", "1!1", fields=("Requires-Dist: lib",))),
-    )
-    save(wheel("lib", "1.6", fields=("Requires-Python: >=4",)))
-    run("twine", "upload", "--repository-url", server.url, *login, str(tmp_path / "lib-1.6-py3-none-any.whl"))
-    assert "already exists" in run(
-        "twine", "upload", "--repository-url", server.url, *login, save(wheel("lib", "1.5")), ok=False
-    )
-    refused = save(("lib-3.0-py3-none-any.whl", wheel("lib", "4.0")[1]))
-    assert "the form has the version '4.0'" in run(
-        "uv", "publish", "--publish-url", server.url, *login, refused, ok=False
-    )
-
-    with reading(server.store) as (url, asked):
-        run("pip", "download", "--no-cache-dir", "--index-url", url, "-d", "got", "app")
-        assert {path.name for path in (tmp_path / "got").iterdir()} == {
-            "app-1!1-py3-none-any.whl",
-            "lib-1.5-py3-none-any.whl",
-        }
-        asked.clear()
-        resolved = run("uv", "pip", "compile", "--index-url", url, str(requirements(tmp_path, "app")))
-        assert "lib==1.5" in resolved
-        assert not [path for path in asked if path.endswith(".whl")], "metadata is enough"
-        server.store.yank("lib", "1.5", "broken")
-        assert "lib==1.0+local.1" in run(
-            "uv", "pip", "compile", "--refresh", "--index-url", url, str(requirements(tmp_path, "app"))
-        )
-        for path in server.store.packages.glob("lib-*"):
-            os.utime(path, (1e9, 1e9))
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("static_index.store.SETTLE_SECONDS", 0)
-            server.store.refresh("lib", ())
-        assert "lib==1.0+local.1" in run(
-            "uv",
-            "pip",
-            "compile",
-            "--refresh",
-            "--exclude-newer",
-            "2002-01-01",
-            "--index-url",
-            url,
-            str(requirements(tmp_path, "lib")),
-        )
-        run(
-            "uv",
-            "pip",
-            "compile",
-            "--refresh",
-            "--exclude-newer",
-            "2001-01-01",
-            "--index-url",
-            url,
-            str(requirements(tmp_path, "lib")),
-            ok=False,
-        )
-
-
-def requirements(directory: Path, text: str) -> Path:
-    path = directory / "requirements.in"
-    path.write_text(f"{text}\n")
-    return path
