@@ -99,7 +99,8 @@ class Edge:
             if session is None:
                 connection.close()
 
-    def upload(self, wheel: Path, user: str) -> Answer:
+    @staticmethod
+    def form(wheel: Path, user: str) -> tuple[dict[str, str], bytes]:
         """What twine sends, as far as the index looks at it."""
         name, version = wheel.name.split("-")[:2]
         fields = {":action": "file_upload", "protocol_version": "1", "filetype": "bdist_wheel"}
@@ -108,7 +109,10 @@ class Edge:
         text = "".join(f'{part}"{key}"\r\n\r\n{value}\r\n' for key, value in fields.items())
         text += f'{part}"content"; filename="{wheel.name}"\r\nContent-Type: application/octet-stream\r\n\r\n'
         body = text.encode() + wheel.read_bytes() + b"\r\n--limit--\r\n"
-        headers = {"Content-Type": "multipart/form-data; boundary=limit", **right(user)}
+        return {"Content-Type": "multipart/form-data; boundary=limit", **right(user)}, body
+
+    def upload(self, wheel: Path, user: str) -> Answer:
+        headers, body = self.form(wheel, user)
         return self.request("/", headers, "POST", body)
 
 
@@ -196,6 +200,20 @@ class Lab:
     def healthy(self) -> bool:
         states = [container["State"] for container in self.containers().values()]
         return all(state["Running"] and state["Health"]["Status"] == "healthy" for state in states)
+
+    def cut_the_power(self) -> None:
+        """Of the server: every process of it ends at once. What the kernel has not written yet is not lost, as it would be."""
+        container = self.container(self.server_name)
+        for verb in ("kill", "start"):
+            subprocess.run(["docker", verb, container], check=True, capture_output=True)
+
+        def back() -> bool:
+            try:
+                return self.healthy()
+            except (AssertionError, RuntimeError, json.JSONDecodeError):
+                return False  # no engine yet
+
+        wait_until("every container is healthy after the power cut", back, 120)
 
     def bring(self, path: Path) -> str:
         """Copies a file to the client's user; returns where it is."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from .lab import Edge, Lab, right
+from .lab import Edge, Lab, right, wait_until
 
 SERVICES = ["nginx", "login", "pypiserver"]
 
@@ -40,6 +40,18 @@ def test_only_nginx_publishes_ports(lab: Lab, stack: dict[str, Any]) -> None:
     ports = {port: [binding["HostPort"] for binding in bindings] for port, bindings in published["nginx"].items()}
     assert ports == {"8080/tcp": [str(lab.plain_port)], "8443/tcp": [str(lab.port)]}
     assert not published["login"] and not published["pypiserver"]
+
+
+def test_the_firewall_lets_in_nothing_but_the_index(lab: Lab) -> None:
+    """Off unless wanted; where it is on, it is on again after the reboot."""
+    closed = bool(lab.of_server.get("host_firewall_enabled"))
+    lab.server.check_output("systemd-run --collect --unit neighbour python3 -m http.server 9100")
+    try:
+        ask = "curl --silent --output /dev/null --max-time 3 http://{}:9100/"
+        wait_until("the neighbour answers", lambda: lab.server.run(ask.format("127.0.0.1")).rc == 0, 10)
+        assert (lab.client.run(ask.format(lab.server_name)).rc != 0) == closed
+    finally:
+        lab.server.check_output("systemctl stop neighbour")
 
 
 @pytest.mark.parametrize("service", SERVICES)

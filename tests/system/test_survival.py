@@ -161,3 +161,30 @@ def test_a_bad_nginx_configuration_never_replaces_the_good_one(lab: Lab, edge: E
     lab.compose("kill --signal HUP nginx 2>&1")  # what it would read now is still good
     assert edge.request("/simple/survivor/", right("alice")).status == 200
     assert state() == before
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_a_power_cut_in_a_large_upload(lab: Lab, edge: Edge, make: MakeWheel, share: float) -> None:
+    """The file is there, whole and on its page, or there is nothing; and the client may try again."""
+    name = f"acme-cut-at-{int(share * 100)}"
+    wheel = make(name, 300_000_000)
+    headers, body = edge.form(wheel, "alice")
+    lines = [
+        f"{key}: {value}" for key, value in {"Host": edge.host_header, **headers, "Content-Length": len(body)}.items()
+    ]
+    with edge.connect() as connection:
+        connection.sendall("\r\n".join(["POST / HTTP/1.1", *lines, "", ""]).encode())
+        connection.sendall(memoryview(body)[: int(len(body) * share)])
+        lab.cut_the_power()
+
+    def found() -> tuple[bool, bool]:
+        page = edge.request(f"/simple/{name}/", right("alice"))
+        file = edge.request(f"/packages/{wheel.name}", right("alice"))
+        assert {page.status, file.status} <= {200, 404}
+        assert file.status == 404 or file.body == wheel.read_bytes()
+        return wheel.name in page.body.decode(), file.status == 200
+
+    assert found() in ((True, True), (False, False))
+    assert share == 1.0 or found() == (False, False)
+    assert edge.upload(wheel, "alice").status in (200, 409)
+    assert found() == (True, True)
