@@ -8,7 +8,7 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PYTHONDONTWRITEBYTECODE := 1 # roles copy their Python files to servers: nothing compiled beside them
 PYTHON ?= python3
 
-.PHONY: help demo demo-down test lint unit input index lock docs
+.PHONY: help demo demo-down test lint unit input index bench lock docs
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -41,6 +41,9 @@ index: .venv/complete  ## the static index behind a real gunicorn, killed and fi
 SCENARIOS ?= default
 molecule: .venv/complete  ## the roles on real hosts; SCENARIOS="default alternative acme" for all of them
 	set -e; for scenario in $(SCENARIOS); do molecule test --scenario-name $$scenario; done
+
+bench: .venv/complete  ## how fast it is, beside other ways of having an index: docs/benchmarks.md, half an hour
+	PYTHONPATH=tests python -m bench
 
 docs: .venv/complete  ## the README's tables, from the roles' argument specs
 	python docs/render_variables.py

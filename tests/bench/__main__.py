@@ -1,0 +1,187 @@
+"""Brings the hosts up, measures, writes docs/benchmarks.md, and takes the hosts down again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+import time
+from base64 import b64encode
+from datetime import UTC, datetime
+from pathlib import Path
+
+from . import measure, stacks
+from .packages import fill
+from .report import OURS, Size, render
+from .stacks import STACKS, Stack, on
+
+ROOT = Path(__file__).parents[2]
+CACHE = ROOT / ".cache/bench"
+FILES = [int(files) for files in os.environ.get("BENCH_FILES", "1000 30000").split()]
+OURS_HOSTS = ("plain", "tls")
+DEVPI_FILES = 1000
+"""Most that devpi is given: its uploads take a tenth of a second each."""
+
+INTRODUCTION = """Made by `make bench`; nothing here is typed by hand. All stacks run on hosts of the lab on one machine, one under load at a time; \
+what is repeated is repeated in turn, stack after stack, and the median is shown. Only ratios within a run mean anything.
+
+- *limit*: the nginx image as it comes, plain files, no login, no TLS. *limit, tuned*: with open files kept and the log written in pieces, as ours has
+  it; what is missing to it is the price of the login.
+- *ours*: `site.yml` with its defaults and `pypi_tls_mode: "off"`; *ours, TLS*: with its defaults. A login of bcrypt cost 12 in both.
+- *by hand*: pypiserver with an htpasswd of `{SHA}`, as in the first blog post. *by hand, cached*: nginx with a cache of the packages in front of
+  it, as in the second; it hands what it has cached to anybody.
+- *devpi*: devpi-server as it comes. It reads without a login."""
+
+
+def step(what: str) -> None:
+    print(f"\n==> {what}", flush=True)
+
+
+def say(what: str) -> None:
+    print(f"    {what}", flush=True)
+
+
+def playbook(*arguments: str) -> None:
+    command = ["ansible-playbook", "--inventory", str(ROOT / "tests/bench/inventory"), *arguments]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=None if "-v" in sys.argv else subprocess.DEVNULL)
+
+
+def devpi_archive() -> Path:
+    """The locked devpi and all it needs, for the Python of the host that runs it (Debian 12)."""
+    target, archive = CACHE / "devpi", CACHE / "devpi.tar"
+    lock = Path(__file__).with_name("devpi.lock")
+    command = ["uv", "pip", "install", "--quiet", "--require-hashes", "-r", str(lock), "--target", str(target)]
+    subprocess.run([*command, "--python-version", "3.11", "--only-binary", ":all:"], check=True)
+    subprocess.run(["tar", "-C", target, "-cf", archive, "."], check=True)
+    return archive
+
+
+def bring_up() -> None:
+    step("hosts")
+    playbook("tests/lab/up.yml")
+    step("ours, by site.yml")
+    variables = "@.cache/lab/vars.yml"
+    playbook("-e", variables, "site.yml", "--limit", "localhost,plain")
+    playbook("-e", variables, "site.yml", "--limit", "localhost,tls")
+    step("the others")
+    password = b64encode(hashlib.sha1(stacks.PASSWORD.encode(), usedforsecurity=False).digest()).decode()
+    options = {"bench_htpasswd": f"{stacks.USER}:{{SHA}}{password}\n", "bench_devpi": str(devpi_archive())}
+    playbook(
+        "-e", variables, *(f"-e{{'{key}': {value!r}}}" for key, value in options.items()), "tests/bench/prepare.yml"
+    )
+    on("load", "python3 -m venv /root/pip")
+    on("load", "cat >/root/ca.pem", (CACHE / "ca/ca.pem").read_bytes())
+    stacks.make_devpi_index()
+
+
+def load_files(files: int) -> tuple[dict[str, float], list[str]]:
+    """Give every stack its files. Returns the seconds that our index took, and what the reader has to know."""
+    step(f"{files:,} files")
+    directory = CACHE / "packages"
+    fill(directory, files)
+    have = set(on("others", "ls /srv/packages").split())
+    names = sorted(path.name for path in directory.iterdir() if path.name not in have)
+    seconds, notes = {}, []
+    for host in (*OURS_HOSTS, "others"):
+        say(f"{len(names)} files to {host}")
+        stacks.give(host, directory, names)
+    for host, name in zip(OURS_HOSTS, (OURS, "ours, TLS"), strict=True):
+        say(f"index of {host}")
+        seconds[name] = stacks.rebuild(host)
+    stacks.copy_pages()
+    if files == FILES[0]:
+        say("devpi")
+        small = [name for name in names if name.startswith(("p0", "many-", "light", "wants_light", "big"))]
+        stacks.send(directory, small, "load", "/root/files")
+        stacks.fill_devpi(small[:DEVPI_FILES])
+    if files > DEVPI_FILES:
+        notes.append(f"devpi holds no more than {DEVPI_FILES:,} of the files here: filling it takes too long.")
+    notes.append("devpi has none of the 20 MB wheels.")
+    return seconds, notes
+
+
+def measure_size(files: int) -> Size:
+    index_seconds, notes = load_files(files)
+    every = list(STACKS)
+    memory = {stack.name: stack.memory() for stack in every}
+    step(f"{files:,} files: pages and small files")
+    rates, cpu = measure.rates(every, say)
+    step(f"{files:,} files: the big file")
+    speed = measure.in_turn(every, "100 MB file", measure.big_file, say)
+    step(f"{files:,} files: clients")
+    clients: measure.Results = {}
+    for row, once in measure.CLIENTS_AT_WORK.items():
+        able = [stack for stack in every if stack.name != "limit, tuned" and (stack.services or "20 MB" not in row)]
+        clients |= measure.in_turn(able, row, once, say)
+    step(f"{files:,} files: uploads")
+    uploads = upload_in_turn([stack for stack in every if stack.uploads], f"u{files}r")
+    step(f"{files:,} files: {measure.CLIENTS} clients at once")
+    burst = {}
+    for stack in every:
+        say(stack.name)
+        burst[stack.name] = measure.burst(stack)
+    return Size(files, rates, cpu, speed, clients, uploads, burst, memory, index_seconds, notes)
+
+
+def upload_in_turn(able: list[Stack], prefix: str) -> dict[str, float]:
+    """Seconds of all UPLOADS, made in as many rounds as everything else."""
+    share = measure.UPLOADS // measure.ROUNDS
+    seconds = {stack.name: 0.0 for stack in able}
+    for number in range(measure.ROUNDS):
+        for position, stack in enumerate(able):
+            say(f"{stack.name}, round {number + 1} of {measure.ROUNDS}")
+            seconds[stack.name] += measure.uploads(stack, f"{prefix}{number}s{position}n", share)
+    return {name: total / share / measure.ROUNDS * measure.UPLOADS for name, total in seconds.items()}
+
+
+def facts() -> dict[str, str]:
+    model = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if "model name" in line
+    ]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    versions = {
+        "nginx": on("plain", "cd /opt/pypi && docker compose exec -T nginx nginx -v 2>&1").strip().rpartition("/")[2],
+        "pypiserver": on("plain", "cd /opt/pypi && docker compose exec -T pypiserver pypi-server --version").split()[
+            -1
+        ],
+        "devpi-server": next(Path(CACHE / "devpi").glob("devpi_server-*.dist-info"))
+        .name.split("-")[1]
+        .removesuffix(".dist"),
+        "Docker": on("plain", "docker version --format '{{.Server.Version}}'").strip(),
+        "uv, pip, wrk": ", ".join(
+            on("load", command).split()[1]
+            for command in ("uv --version", "/root/pip/bin/pip --version", "wrk --version 2>&1 || true")
+        ),
+    }
+    return {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "machine": f"{os.cpu_count()} processors ({model[0] if model else platform.machine()}), {memory:.0f} GiB",
+        "kernel": platform.release(),
+        "load before it began": f"{os.getloadavg()[0]:.2f}",
+        "rounds": f"{measure.ROUNDS}, {measure.SECONDS} s of load each, {measure.CONNECTIONS} connections",
+        **versions,
+    }
+
+
+def main() -> None:
+    start, quiet = time.monotonic(), os.getloadavg()[0]
+    try:
+        bring_up()
+        sizes = [measure_size(files) for files in FILES]
+        known = facts() | {
+            "load before it began": f"{quiet:.2f}",
+            "took": f"{(time.monotonic() - start) / 60:.0f} minutes",
+        }
+        (ROOT / "docs/benchmarks.md").write_text(render(sizes, known, INTRODUCTION), "utf-8")
+        step("docs/benchmarks.md is written")
+    finally:
+        step("hosts go")
+        if "BENCH_KEEP" not in os.environ:
+            playbook("tests/lab/down.yml")
+
+
+main()

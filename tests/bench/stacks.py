@@ -1,0 +1,171 @@
+"""The indexes that are compared: where they are, how they get the files, what they cost."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import time
+from dataclasses import dataclass
+from html import unescape
+from pathlib import Path
+from urllib.parse import urljoin, urlsplit
+
+LAB = "pypi-bench"
+USER, PASSWORD = "bench", "bench-Marks-2026"
+JSON = "application/vnd.pypi.simple.v1+json"
+
+
+def on(host: str, command: str, stdin: bytes | None = None, timeout: float = 3600) -> str:
+    """What a command (bash) says as root on a host of the lab. Raises RuntimeError with its errors."""
+    call = ["docker", "exec", "-i", f"{LAB}-{host}", "bash", "-o", "pipefail", "-c", command]
+    done = subprocess.run(call, input=stdin or b"", capture_output=True, timeout=timeout, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{host}: {command}\n{done.stdout.decode()}{done.stderr.decode()}")
+    return done.stdout.decode()
+
+
+def send(directory: Path, names: list[str], host: str, target: str) -> None:
+    """Copy files of a directory to a directory of a host."""
+    listing = "\n".join(names).encode()
+    with subprocess.Popen(
+        ["tar", "-C", directory, "-c", "--owner=9898", "--group=9898", "-T", "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as tar:
+        call = ["docker", "exec", "-i", f"{LAB}-{host}", "tar", "-C", target, "-x"]
+        with subprocess.Popen(call, stdin=tar.stdout) as unpack:
+            assert tar.stdin and tar.stdout
+            tar.stdin.write(listing)
+            tar.stdin.close()
+            if unpack.wait() or tar.wait():
+                raise RuntimeError(f"{host}: the packages did not arrive in {target}")
+
+
+@dataclass(frozen=True)
+class Stack:
+    """An index, as the host `load` sees it."""
+
+    name: str
+    host: str
+    url: str
+    services: tuple[str, ...]
+    """Services of the host's Compose project, or none for devpi."""
+    login: bool = True
+    uploads: bool = True
+    json: str = JSON
+    """What a client that wants JSON asks for: a media type, or the name of a file; empty where there is none."""
+
+    @property
+    def simple(self) -> str:
+        return urljoin(self.url, "+simple/" if self.name == "devpi" else "simple/")
+
+    @property
+    def index_url(self) -> str:
+        """With the password, as pip and uv take it."""
+        parts = urlsplit(self.simple)
+        return parts._replace(netloc=f"{USER}:{PASSWORD}@{parts.netloc}").geturl() if self.login else self.simple
+
+    def page(self, project: str) -> str:
+        return urljoin(self.simple, f"{project}/" if project else "")
+
+    def find(self, project: str, filename: str) -> str:
+        """The address of a file, from its project's page."""
+        html = curl(self, self.page(project))
+        for link in re.findall(r'href="([^"#]+)', html):
+            if link.endswith(f"/{filename}"):
+                return urljoin(self.page(project), unescape(link))
+        raise RuntimeError(f"{self.name}: {filename} is not on the page of {project}:\n{html[:500]}")
+
+    def processes(self) -> list[int]:
+        """Of all containers of the stack, by number on its host."""
+        if not self.services:
+            roots = on(self.host, "systemctl show --property MainPID --value devpi").split()
+        else:
+            directory = "/srv/stacks" if self.host == "others" else "/opt/pypi"
+            names = " ".join(self.services)
+            ask = f"docker compose --project-directory {directory} ps --quiet {names} | xargs docker inspect -f '{{{{.State.Pid}}}}'"
+            roots = on(self.host, ask).split()
+        found = {int(pid) for pid in roots}
+        parents = [tuple(map(int, line.split())) for line in on(self.host, "ps -e -o pid=,ppid=").splitlines()]
+        while more := {pid for pid, parent in parents if parent in found} - found:
+            found |= more
+        return sorted(found)
+
+    def cpu_seconds(self) -> float:
+        """User and system time of the processes so far."""
+        files = " ".join(f"/proc/{pid}/stat" for pid in self.processes())
+        ticks = [line.rpartition(")")[2].split()[11:13] for line in on(self.host, f"cat {files}").splitlines()]
+        return sum(int(ticks) for pair in ticks for ticks in pair) / 100
+
+    def memory(self) -> float:
+        """MiB of memory, pages that processes share counted once (PSS)."""
+        files = " ".join(f"/proc/{pid}/smaps_rollup" for pid in self.processes())
+        return sum(int(line.split()[1]) for line in on(self.host, f"grep -h ^Pss: {files}").splitlines()) / 1024
+
+
+STACKS = (
+    Stack("limit", "others", "http://others:8003/", ("limit",), login=False, uploads=False, json="index.json"),
+    Stack("limit, tuned", "others", "http://others:8004/", ("tuned",), login=False, uploads=False, json="index.json"),
+    Stack("ours", "plain", "http://plain/", ("nginx", "login", "pypiserver")),
+    Stack("ours, TLS", "tls", "https://tls/", ("nginx", "login", "pypiserver")),
+    Stack("by hand", "others", "http://others:8001/", ("by-hand",), json=""),
+    Stack("by hand, cached", "others", "http://others:8002/", ("cached-pypiserver", "cached"), json=""),
+    Stack("devpi", "others", "http://others:3141/bench/dev/", (), login=False),
+)
+
+
+def curl(stack: Stack, url: str, options: str = "") -> str:
+    """One request from the host `load`; fails unless it is answered with 2xx."""
+    login = f"--user {USER}:{PASSWORD}" if stack.login or not stack.services else ""
+    return on("load", f"curl --silent --show-error --fail --location --insecure {login} {options} {shlex.quote(url)}")
+
+
+def make_devpi_index() -> None:
+    """A user and an index whose files are not mirrored from anywhere."""
+    ask = "curl --silent --show-error --fail --retry 20 --retry-connrefused --retry-delay 1 -H 'Content-Type: application/json'"
+    body = json.dumps({"password": PASSWORD, "email": "bench@example.com"})
+    on("load", f"{ask} -X PUT http://others:3141/{USER} -d {shlex.quote(body)} || true")
+    login = json.loads(
+        on("load", f"{ask} http://others:3141/+login -d '{json.dumps({'user': USER, 'password': PASSWORD})}'")
+    )
+    token = login["result"]["password"]
+    body = json.dumps({"bases": [], "type": "stage", "volatile": True})
+    on("load", f"{ask} --user {USER}:{token} -X PUT http://others:3141/{USER}/dev -d {shlex.quote(body)} || true")
+
+
+def give(host: str, directory: Path, names: list[str]) -> None:
+    """Put files where the stacks of a host look for packages."""
+    if host == "others":
+        send(directory, names, host, "/srv/packages")
+    else:
+        volume = on(host, "docker volume inspect --format '{{.Mountpoint}}' pypi_packages").strip()
+        send(directory, names, host, volume)
+
+
+def rebuild(host: str) -> float:
+    """Seconds that the documented command takes to bring our pages up to date."""
+    start = time.monotonic()
+    on(host, "docker compose --project-directory /opt/pypi exec -T pypiserver python3 -m static_index rebuild 2>&1")
+    return time.monotonic() - start
+
+
+def copy_pages() -> None:
+    """The limit serves the pages that ours has rendered."""
+    with subprocess.Popen(
+        ["docker", "exec", f"{LAB}-plain", "tar", "-C", "/opt/pypi/index", "-c", "simple"], stdout=subprocess.PIPE
+    ) as pack:
+        subprocess.run(
+            ["docker", "exec", "-i", f"{LAB}-others", "tar", "-C", "/srv/limit", "-x"], stdin=pack.stdout, check=True
+        )
+
+
+def fill_devpi(names: list[str]) -> None:
+    """Upload files of /root/files on the host `load`, as twine would."""
+    on("load", "cat >/root/names", "\n".join(names).encode())
+    on(
+        "load",
+        f"cd /root/files && xargs -a /root/names twine upload --non-interactive --disable-progress-bar --skip-existing "
+        f"--repository-url http://others:3141/bench/dev/ -u {USER} -p {PASSWORD} >/root/devpi.log 2>&1",
+    )
