@@ -18,7 +18,7 @@ demo: .venv/complete  ## an index on throw-away hosts of this machine
 demo-down: .venv/complete  ## removes what `make demo` made
 	@tests/demo/demo-down
 
-test: lint unit input index  ## everything that needs no hosts
+test: lint unit input index molecule  ## everything that proves it; half an hour
 
 lint: .venv/complete  ## style of the YAML, the roles and the Python; seconds
 	yamllint --strict .
@@ -38,8 +38,8 @@ index: .venv/complete  ## the static index behind a real gunicorn, killed and fi
 	pytest tests/index
 
 .PHONY: molecule
-SCENARIOS ?= default
-molecule: .venv/complete  ## the roles on real hosts; SCENARIOS="default alternative acme" for all of them
+SCENARIOS ?= default alternative acme
+molecule: .venv/complete  ## the roles on real hosts; SCENARIOS=default for one of the three
 	set -e; for scenario in $(SCENARIOS); do molecule test --scenario-name $$scenario; done
 
 bench: .venv/complete  ## how fast it is, beside other ways of having an index: docs/benchmarks.md, half an hour

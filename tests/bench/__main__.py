@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 import subprocess
@@ -43,9 +44,13 @@ def say(what: str) -> None:
     print(f"    {what}", flush=True)
 
 
-def playbook(*arguments: str) -> None:
-    command = ["ansible-playbook", "--inventory", str(ROOT / "tests/bench/inventory"), *arguments]
-    subprocess.run(command, cwd=ROOT, check=True, stdout=None if "-v" in sys.argv else subprocess.DEVNULL)
+def playbook(name: str, *arguments: str, inventory: tuple[str, ...] = ("lab", *OURS_HOSTS)) -> None:
+    """What it says is shown when it fails."""
+    files = [f"--inventory={ROOT}/tests/bench/inventory/{file}.yml" for file in inventory]
+    command = ["ansible-playbook", *files, "--extra-vars=@.cache/lab/vars.yml", *arguments, name]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{done.stdout[-5000:]}{done.stderr}\nmake bench stopped: {' '.join(command)}")
 
 
 def devpi_archive() -> Path:
@@ -60,17 +65,15 @@ def devpi_archive() -> Path:
 
 def bring_up() -> None:
     step("hosts")
+    subprocess.run([ROOT / "tests/lab/images"], check=True)
     playbook("tests/lab/up.yml")
     step("ours, by site.yml")
-    variables = "@.cache/lab/vars.yml"
-    playbook("-e", variables, "site.yml", "--limit", "localhost,plain")
-    playbook("-e", variables, "site.yml", "--limit", "localhost,tls")
+    for host in OURS_HOSTS:
+        playbook("site.yml", inventory=(host,))
     step("the others")
     password = b64encode(hashlib.sha1(stacks.PASSWORD.encode(), usedforsecurity=False).digest()).decode()
     options = {"bench_htpasswd": f"{stacks.USER}:{{SHA}}{password}\n", "bench_devpi": str(devpi_archive())}
-    playbook(
-        "-e", variables, *(f"-e{{'{key}': {value!r}}}" for key, value in options.items()), "tests/bench/prepare.yml"
-    )
+    playbook("tests/bench/prepare.yml", f"--extra-vars={json.dumps(options)}")
     on("load", "python3 -m venv /root/pip")
     on("load", "cat >/root/ca.pem", (CACHE / "ca/ca.pem").read_bytes())
     stacks.make_devpi_index()
