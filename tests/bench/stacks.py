@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import time
+from base64 import b64encode
 from dataclasses import dataclass
 from html import unescape
 from pathlib import Path
@@ -118,21 +119,21 @@ STACKS = (
 
 def curl(stack: Stack, url: str, options: str = "") -> str:
     """One request from the host `load`; fails unless it is answered with 2xx."""
-    login = f"--user {USER}:{PASSWORD}" if stack.login or not stack.services else ""
+    login = f"--user {USER}:{PASSWORD}" if stack.login else ""
     return on("load", f"curl --silent --show-error --fail --location --insecure {login} {options} {shlex.quote(url)}")
 
 
 def make_devpi_index() -> None:
     """A user and an index whose files are not mirrored from anywhere."""
     ask = "curl --silent --show-error --fail --retry 20 --retry-connrefused --retry-delay 1 -H 'Content-Type: application/json'"
-    body = json.dumps({"password": PASSWORD, "email": "bench@example.com"})
-    on("load", f"{ask} -X PUT http://others:3141/{USER} -d {shlex.quote(body)} || true")
-    login = json.loads(
-        on("load", f"{ask} http://others:3141/+login -d '{json.dumps({'user': USER, 'password': PASSWORD})}'")
-    )
-    token = login["result"]["password"]
-    body = json.dumps({"bases": [], "type": "stage", "volatile": True})
-    on("load", f"{ask} --user {USER}:{token} -X PUT http://others:3141/{USER}/dev -d {shlex.quote(body)} || true")
+
+    def put(path: str, options: str, **values: object) -> str:
+        return on("load", f"{ask} {options} http://others:3141/{path} -d {shlex.quote(json.dumps(values))}")
+
+    put(USER, "-X PUT", password=PASSWORD, email="bench@example.com")
+    login = json.loads(put("+login", "-X POST", user=USER, password=PASSWORD))
+    token = b64encode(f"{USER}:{login['result']['password']}".encode()).decode()
+    put(f"{USER}/dev", f"-X PUT -H 'X-Devpi-Auth: {token}'", bases=[], type="stage", volatile=True)
 
 
 def give(host: str, directory: Path, names: list[str]) -> None:
@@ -152,13 +153,13 @@ def rebuild(host: str) -> float:
 
 
 def copy_pages() -> None:
-    """The limit serves the pages that ours has rendered."""
-    with subprocess.Popen(
-        ["docker", "exec", f"{LAB}-plain", "tar", "-C", "/opt/pypi/index", "-c", "simple"], stdout=subprocess.PIPE
-    ) as pack:
-        subprocess.run(
-            ["docker", "exec", "-i", f"{LAB}-others", "tar", "-C", "/srv/limit", "-x"], stdin=pack.stdout, check=True
-        )
+    """The limit serves what ours does: the same pages and metadata, and the files."""
+    on("others", "cp --archive --link --no-clobber --no-target-directory /srv/packages /srv/limit/packages")
+    for part, target in (("simple", "/srv/limit/simple"), ("metadata", "/srv/limit/packages")):
+        pack = ["docker", "exec", f"{LAB}-plain", "tar", "-C", f"/opt/pypi/index/{part}", "-c", "."]
+        unpack = ["docker", "exec", "-i", f"{LAB}-others", "tar", "-C", target, "-x"]
+        with subprocess.Popen(pack, stdout=subprocess.PIPE) as source:
+            subprocess.run(unpack, stdin=source.stdout, check=True)
 
 
 def fill_devpi(names: list[str]) -> None:
@@ -166,6 +167,6 @@ def fill_devpi(names: list[str]) -> None:
     on("load", "cat >/root/names", "\n".join(names).encode())
     on(
         "load",
-        f"cd /root/files && xargs -a /root/names twine upload --non-interactive --disable-progress-bar --skip-existing "
+        f"cd /root/files && xargs -a /root/names twine upload --non-interactive --disable-progress-bar "
         f"--repository-url http://others:3141/bench/dev/ -u {USER} -p {PASSWORD} >/root/devpi.log 2>&1",
     )
