@@ -124,8 +124,10 @@ def curl(stack: Stack, url: str, options: str = "") -> str:
 
 
 def make_devpi_index() -> None:
-    """A user and an index whose files are not mirrored from anywhere."""
-    ask = "curl --silent --show-error --fail --retry 20 --retry-connrefused --retry-delay 1 -H 'Content-Type: application/json'"
+    """A user and an index whose files are not mirrored from anywhere. What is there already stays (409)."""
+    ask = (
+        "curl --silent --show-error --retry 20 --retry-connrefused --retry-delay 1 -H 'Content-Type: application/json'"
+    )
 
     def put(path: str, options: str, **values: object) -> str:
         return on("load", f"{ask} {options} http://others:3141/{path} -d {shlex.quote(json.dumps(values))}")
