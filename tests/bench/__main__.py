@@ -84,9 +84,9 @@ def load_files(files: int) -> tuple[dict[str, float], list[str]]:
     """Give every stack its files. Returns the seconds that our index took, and what the reader has to know."""
     step(f"{files:,} files")
     directory = CACHE / "packages"
-    fill(directory, files)
+    every = fill(directory, files)
     have = set(on("others", "ls /srv/packages").split())
-    names = sorted(path.name for path in directory.iterdir() if path.name not in have)
+    names = [name for name in every if name not in have]
     seconds, notes = {}, []
     for host in (*OURS_HOSTS, "others"):
         say(f"{len(names)} files to {host}")
@@ -97,7 +97,7 @@ def load_files(files: int) -> tuple[dict[str, float], list[str]]:
     stacks.copy_pages()
     if files == FILES[0]:
         say("devpi")
-        small = [path.name for path in sorted(directory.iterdir()) if "heavy" not in path.name]
+        small = [name for name in every if "heavy" not in name]
         stacks.send(directory, small, "load", "/root/files")
         stacks.fill_devpi(small)
     else:
@@ -128,6 +128,7 @@ def measure_size(files: int) -> Size:
     for stack in every:
         say(stack.name)
         burst[stack.name] = measure.burst(stack)
+        measure.settle(stack)
     return Size(files, rates, cpu, speed, clients, uploads, burst, memory, index_seconds, notes)
 
 
@@ -139,6 +140,7 @@ def upload_in_turn(able: list[Stack], prefix: str) -> dict[str, float]:
         for position, stack in enumerate(able):
             say(f"{stack.name}, round {number + 1} of {measure.ROUNDS}")
             seconds[stack.name] += measure.uploads(stack, f"{prefix}{number}s{position}n", share)
+            measure.settle(stack)
     return {name: total / share / measure.ROUNDS * measure.UPLOADS for name, total in seconds.items()}
 
 

@@ -46,6 +46,18 @@ def rate(stack: Stack, url: str, accept: str = "") -> float:
     return float(found[1])
 
 
+def settle(stack: Stack) -> None:
+    """Wait, a minute at most, until it has done with what was asked of it: some go on after the asking client has left."""
+    deadline = time.monotonic() + 60
+    before = stack.cpu_seconds()
+    while time.monotonic() < deadline:
+        time.sleep(0.3)
+        now = stack.cpu_seconds()
+        if now - before < 0.03:
+            return
+        before = now
+
+
 def addresses(stack: Stack) -> dict[str, tuple[str, str]]:
     """Row → address and the Accept header."""
     page = stack.page(SMALL_PROJECT)
@@ -77,6 +89,7 @@ def rates(stacks: list[Stack], say: Callable[[str], None]) -> tuple[Results, Res
                 if speed * SECONDS >= 100:  # below, a tick of the clock is too much of it
                     used = (stack.cpu_seconds() - before) / (speed * SECONDS) * 1e6
                     cost.setdefault((row, stack.name), []).append(used)
+                settle(stack)
     return medians(seen), medians(cost)
 
 
@@ -147,6 +160,7 @@ def in_turn(stacks: list[Stack], row: str, once: Callable[[Stack], float], say: 
         for stack in (stack for stack in stacks if stack not in slow):
             start = time.monotonic()
             seen.setdefault((row, stack.name), []).append(once(stack))
+            settle(stack)
             if time.monotonic() - start > SLOW:
                 slow.add(stack)
     return medians(seen)

@@ -29,22 +29,24 @@ def sized(name: str, version: str, size: int, *fields: str) -> tuple[str, bytes]
     return wheel(name, version, fields=fields, content=bytes(size), compression=zipfile.ZIP_STORED)
 
 
-def fill(directory: Path, files: int) -> None:
-    """Make what is missing for an index of so many small files (at least VERSIONS), and the special ones."""
+def fill(directory: Path, files: int) -> list[str]:
+    """The names of so many small files (at least VERSIONS) and of the special ones; makes what is missing in the directory."""
+    found = []
     directory.mkdir(parents=True, exist_ok=True)
     for number in range(files):
         project, version = divmod(number - VERSIONS, SMALL)
         name = f"p{project:05}" if number >= VERSIONS else "many"
-        _keep(directory, name, f"{version if number >= VERSIONS else number}.0", 300)
-    _keep(directory, "big", "1.0", 100_000_000)
+        found.append(_keep(directory, name, f"{version if number >= VERSIONS else number}.0", 300))
+    found.append(_keep(directory, "big", "1.0", 100_000_000))
     for kind, size in SETS.items():
         names = [f"{kind}-{number:02}" for number in range(SET)]
-        for name in names:
-            _keep(directory, name, "1.0", size)
-        _keep(directory, f"wants-{kind}", "1.0", 0, *(f"Requires-Dist: {name}" for name in names))
+        found += [_keep(directory, name, "1.0", size) for name in names]
+        found.append(_keep(directory, f"wants-{kind}", "1.0", 0, *(f"Requires-Dist: {name}" for name in names)))
+    return found
 
 
-def _keep(directory: Path, name: str, version: str, size: int, *fields: str) -> None:
+def _keep(directory: Path, name: str, version: str, size: int, *fields: str) -> str:
     path = directory / f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
     if not path.exists():
         path.write_bytes(sized(name, version, size, *fields)[1])
+    return path.name
