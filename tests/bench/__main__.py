@@ -23,18 +23,20 @@ CACHE = ROOT / ".cache/bench"
 FILES = [int(files) for files in os.environ.get("BENCH_FILES", "1000 30000").split()]
 OURS_HOSTS = ("plain", "tls")
 
-LIKE_ANOTHER = ("limit, tuned", "by hand, cached")
-"""Stacks whose clients and uploads wait for the same as those of the stack before them."""
+NO_CLIENTS = ("limit, TLS", "limit, tuned", "by hand, cached")
+"""Stacks that pip, uv and uploads are not tried with: they would wait for the same as with the stack before them."""
 
-INTRODUCTION = """Made by `make bench`; nothing here is typed by hand. All stacks run on hosts of the lab on one machine, one under load at a time; \
-what is repeated is repeated in turn, stack after stack, and the median is shown. Only ratios within a run mean anything.
+INTRODUCTION = """Made by `make bench`; nothing here is typed by hand. All stacks run on hosts of the lab on one machine, which makes the load as well,
+one under load at a time; what is repeated is repeated in turn, stack after stack, and the median is shown. Only ratios within a run mean
+anything.
 
-- *limit*: the nginx image as it comes, plain files, no login, no TLS. *limit, tuned*: with open files kept and the log written in pieces, as ours has
-  it; what is missing to it is the price of the login.
+- *limit*: the nginx image as it comes, plain files, no login; *limit, TLS*: the same with a certificate. *limit, tuned*: with open files kept and
+  the log written in pieces, as ours has it; what is missing to it is the price of the login.
 - *ours*: `site.yml` with its defaults and `pypi_tls_mode: "off"`; *ours, TLS*: with its defaults. A login of bcrypt cost 12 in both.
 - *by hand*: pypiserver with an htpasswd of `{SHA}`, as in the first blog post. *by hand, cached*: nginx with a cache of the packages in front of
   it, as in the second; it hands what it has cached to anybody.
-- *devpi*: devpi-server as it comes. It reads without a login."""
+- *devpi*: devpi-server as it comes. It reads without a login.
+- *gzip*: the client takes compressed pages, as pip and uv do, and so do the clients that come all at once; ours lie there compressed."""
 
 
 def step(what: str) -> None:
@@ -117,17 +119,15 @@ def measure_size(files: int) -> Size:
     step(f"{files:,} files: clients")
     clients: measure.Results = {}
     for row, once in measure.CLIENTS_AT_WORK.items():
-        able = [stack for stack in every if stack.name not in LIKE_ANOTHER and (stack.services or "20 MB" not in row)]
+        able = [stack for stack in every if stack.name not in NO_CLIENTS and (stack.services or "20 MB" not in row)]
         clients |= measure.in_turn(able, row, once, say)
     step(f"{files:,} files: uploads")
-    uploads = upload_in_turn(
-        [stack for stack in every if stack.uploads and stack.name not in LIKE_ANOTHER], f"u{files}r"
-    )
+    uploads = upload_in_turn([stack for stack in every if stack.uploads and stack.name not in NO_CLIENTS], f"u{files}r")
     step(f"{files:,} files: {measure.CLIENTS} clients at once")
     burst = {}
     for stack in every:
         say(stack.name)
-        burst[stack.name] = measure.burst(stack)
+        burst[stack.name] = measure.burst(stack, say)
         measure.settle(stack)
     return Size(files, rates, cpu, speed, clients, uploads, burst, memory, index_seconds, notes)
 

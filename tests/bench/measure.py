@@ -8,6 +8,7 @@ import re
 import statistics
 import time
 from base64 import b64encode
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,17 +26,16 @@ CLIENTS = 510
 PATIENCE = 30
 """Seconds after which a client of the burst gives up."""
 AUTHORIZATION = "Basic " + b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-PAGES = ("small page", "500 versions", "JSON page", "root", "1 kB file")
+PAGES = ("small page", "500 versions", "500 versions, gzip", "JSON page", "root", "1 kB file")
 
 Results = dict[str, dict[str, float]]
 """By row and stack. What could not be measured is missing."""
 
 
-def rate(stack: Stack, url: str, accept: str = "") -> float:
+def rate(stack: Stack, url: str, *headers: str) -> float:
     """Of kept connections; raises RuntimeError when anything but 2xx was answered."""
-    headers = [f"Authorization: {AUTHORIZATION}"] if stack.login else []
-    headers += [f"Accept: {accept}"] if accept else []
-    options = " ".join(f"-H '{header}'" for header in headers)
+    login = [f"Authorization: {AUTHORIZATION}"] if stack.login else []
+    options = " ".join(f"-H '{header}'" for header in [*login, *headers])
     said = on(
         "load", f"wrk --threads 1 --connections {CONNECTIONS} --duration {SECONDS}s --timeout 30s {options} '{url}'"
     )
@@ -58,17 +58,18 @@ def settle(stack: Stack) -> None:
         before = now
 
 
-def addresses(stack: Stack) -> dict[str, tuple[str, str]]:
-    """Row → address and the Accept header."""
+def addresses(stack: Stack) -> dict[str, tuple[str, ...]]:
+    """Row → address and headers."""
     page = stack.page(SMALL_PROJECT)
-    found = {
-        "small page": (page, ""),
-        "500 versions": (stack.page("many"), ""),
-        "root": (stack.page(""), ""),
-        "1 kB file": (stack.find(SMALL_PROJECT, SMALL_FILE), ""),
+    found: dict[str, tuple[str, ...]] = {
+        "small page": (page,),
+        "500 versions": (stack.page("many"),),
+        "500 versions, gzip": (stack.page("many"), "Accept-Encoding: gzip"),
+        "root": (stack.page(""),),
+        "1 kB file": (stack.find(SMALL_PROJECT, SMALL_FILE),),
     }
     if stack.json:
-        found["JSON page"] = (page, stack.json) if "/" in stack.json else (page + stack.json, "")
+        found["JSON page"] = (page, f"Accept: {stack.json}") if "/" in stack.json else (page + stack.json,)
     return found
 
 
@@ -182,7 +183,7 @@ def uploads(stack: Stack, prefix: str, count: int) -> float:
     return float(answer["seconds"])
 
 
-def burst(stack: Stack) -> dict[str, float]:
+def burst(stack: Stack, say: Callable[[str], None]) -> dict[str, float]:
     """CLIENTS at once, each page + page + wheel on a connection of its own: p50, p95 and errors."""
     file = stack.find(SMALL_PROJECT, SMALL_FILE)
     paths = [urlsplit(url).path for url in (stack.page(SMALL_PROJECT), stack.page("many"), file)]
@@ -190,6 +191,8 @@ def burst(stack: Stack) -> dict[str, float]:
     answer = _ask({**plan, "clients": CLIENTS, "seconds": PATIENCE})
     times = sorted(answer["times"])
     found = {"errors": float(len(answer["errors"]))}
+    for error, count in Counter(answer["errors"]).most_common(3):
+        say(f"{count} × {error}")
     if len(times) > 0.95 * CLIENTS:
         found |= {"p50": times[len(times) // 2], "p95": times[int(CLIENTS * 0.95) - 1]}
     return found

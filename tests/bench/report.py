@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 Results = dict[str, dict[str, float]]
-LIMIT, OURS, TLS, DEVPI = "limit", "ours", "ours, TLS", "devpi"
+LIMIT, LIMIT_TLS, OURS, TLS, DEVPI = "limit", "limit, TLS", "ours", "ours, TLS", "devpi"
 OTHERS = ("by hand", "by hand, cached", DEVPI)
 PAGES = ("small page", "500 versions", "JSON page", "root")
 
@@ -89,16 +89,11 @@ def targets(sizes: list[Size]) -> list[Target]:
     found = []
     for size in sizes:
         at = f"{size.files:,} files"
-        for name in (OURS, TLS):
-            for row, wanted in (("small page", 0.8), ("1 kB file", 0.8), ("500 versions", 0.8)):
-                rates = size.rates.get(row, {})
-                found.append(
-                    Target(f"{row} against the limit, {name}, {at}", wanted, ratio(rates.get(name), rates.get(LIMIT)))
-                )
-            speed = size.speed.get("100 MB file", {})
-            found.append(
-                Target(f"100 MB file against the limit, {name}, {at}", 0.95, ratio(speed.get(name), speed.get(LIMIT)))
-            )
+        for name, limit in ((OURS, LIMIT), (TLS, LIMIT_TLS), (TLS, LIMIT)):
+            for row, wanted in (("small page", 0.8), ("1 kB file", 0.8), ("500 versions", 0.8), ("100 MB file", 0.95)):
+                measured = (size.rates | size.speed).get(row, {})
+                value = ratio(measured.get(name), measured.get(limit))
+                found.append(Target(f"{row}, {name} against {limit}, {at}", wanted, value))
         for other in OTHERS:
             value = lowest(ratio(size.rates.get(p, {}).get(OURS), size.rates.get(p, {}).get(other)) for p in PAGES[:2])
             found.append(Target(f"pages, times {other}, {at}", 40, value))

@@ -108,6 +108,7 @@ class Stack:
 
 STACKS = (
     Stack("limit", "others", "http://others:8003/", ("limit",), login=False, uploads=False, json="index.json"),
+    Stack("limit, TLS", "others", "https://others/", ("limit-tls",), login=False, uploads=False, json="index.json"),
     Stack("limit, tuned", "others", "http://others:8004/", ("tuned",), login=False, uploads=False, json="index.json"),
     Stack("ours", "plain", "http://plain/", ("nginx", "login", "pypiserver")),
     Stack("ours, TLS", "tls", "https://tls/", ("nginx", "login", "pypiserver")),
