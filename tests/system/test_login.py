@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+import statistics
 import time
 from base64 import b64encode
 from collections.abc import Generator
@@ -9,7 +11,7 @@ from collections.abc import Generator
 import pytest
 
 from .conftest import MakeWheel
-from .lab import GONE, PASSWORDS, SURVIVOR, Answer, Edge, Lab, basic, right, wait_until
+from .lab import GONE, PASSWORDS, SURVIVOR, Answer, Edge, Lab, basic, best, right, wait_until
 
 PATHS = [
     "/",
@@ -106,6 +108,31 @@ def test_refused_in_every_way_of_asking(edge: Edge, path: str, way: str) -> None
 @pytest.mark.parametrize("value", MALFORMED.values(), ids=MALFORMED.keys())
 def test_a_malformed_header_is_refused(edge: Edge, value: str) -> None:
     assert_unauthorized(edge.request("/simple/survivor/", {"Authorization": value}))
+
+
+def test_a_refusal_takes_the_same_time_whatever_was_wrong(edge: Edge) -> None:
+    """Everyone's typical time within a third of everyone else's, in one of three attempts: the machine may be busy."""
+    nobody = secrets.token_hex
+
+    def attempt() -> float:
+        seconds: dict[str, list[float]] = {}
+        for user in PASSWORDS:
+            wrong = {
+                "password": basic(user, nobody()),
+                "user": basic(nobody(), nobody()),
+                "length": basic(nobody(), nobody(64)),
+                "header": f"Basic {nobody()}!",
+            }
+            for what, header in wrong.items():
+                session = edge.session()
+                start = time.monotonic()
+                assert_unauthorized(edge.request("/simple/survivor/", {"Authorization": header}, session=session))
+                seconds.setdefault(what, []).append(time.monotonic() - start)
+                session.close()
+        typical = [statistics.median(times) for times in seconds.values()]
+        return max(typical) / min(typical)
+
+    assert best(attempt, 4 / 3) < 4 / 3
 
 
 def test_the_login_s_own_address_cannot_be_asked(edge: Edge) -> None:

@@ -6,11 +6,10 @@ import asyncio
 import json
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .lab import SURVIVOR, Edge, Lab, right, wait_until
+from .lab import SURVIVOR, Edge, Lab, best, right, wait_until
 from .storm import storm
 
 PAGE = "/simple/survivor/"
@@ -29,14 +28,6 @@ def cold(lab: Lab) -> None:
     """Nobody is known any more, neither to nginx nor to the login service."""
     lab.compose("restart --timeout 1 login nginx 2>&1")
     wait_until("the stack is healthy", lab.healthy, 60)
-
-
-def best(attempt: Callable[[], float], bound: float) -> float:
-    """The least of three attempts in seconds, or the first below the bound: the machine may have other things to do for a while."""
-    seconds: list[float] = []
-    while len(seconds) < 3 and (not seconds or min(seconds) >= bound):
-        seconds.append(attempt())
-    return min(seconds)
 
 
 def test_a_crowd_with_one_new_credential_costs_one_verification(lab: Lab, edge: Edge) -> None:

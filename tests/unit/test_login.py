@@ -13,7 +13,7 @@ import bcrypt
 import pytest
 
 import login as login_module
-from login import FAILURES_PER_ADDRESS, FAILURES_PER_NAME, Login, TooManyAttempts, make_application, parse_basic
+from login import FAILURES_PER_ADDRESS, FAILURES_PER_NAME, Login, TooManyAttempts, Users, make_application, parse_basic
 
 PASSWORDS = {"alice": "wonderland", "bob": "pässwörd"}
 
@@ -65,17 +65,41 @@ def test_password_longer_than_bcrypt_reads_is_wrong(users: Path) -> None:
     assert Login(users).check("long", b"x" * 73) is None
 
 
-def test_unknown_name_costs_one_verification_too(login: Login, monkeypatch: pytest.MonkeyPatch) -> None:
-    compared: list[bytes] = []
+@pytest.fixture
+def compared(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The hashes that were compared with, in order. Nothing is ever equal."""
+    seen: list[bytes] = []
 
-    def record(password: bytes, _hash: bytes) -> bool:
-        compared.append(password)
+    def record(_password: bytes, reference: bytes) -> bool:
+        seen.append(reference)
         return False
 
     monkeypatch.setattr(bcrypt, "checkpw", record)
-    login.check("nobody", b"guess")
-    login.check("alice", b"guess")
-    assert compared == [b"guess", b"guess"]
+    return seen
+
+
+@pytest.mark.parametrize("header", ["Basic", "Basic !!!", "Bearer x", "alice:wonderland", "Basic YWxpY2U="])
+def test_a_malformed_header_costs_one_verification(login: Login, compared: list[bytes], header: str) -> None:
+    assert answer(login, HTTP_AUTHORIZATION=header)[0] == "401 Unauthorized"
+    assert len(compared) == 1
+
+
+@pytest.mark.parametrize("password", [b"guess", b"", b"x" * 100, b"wonderland\0"])
+@pytest.mark.parametrize("name", ["alice", "nobody", ""])
+def test_whatever_is_wrong_costs_one_verification(
+    login: Login, compared: list[bytes], name: str, password: bytes
+) -> None:
+    assert login.check(name, password) is None
+    assert len(compared) == 1
+
+
+def test_hashes_of_another_cost_do_not_tell_who_exists(users: Path, compared: list[bytes]) -> None:
+    """Each unknown name always takes the time of the same user, and not all of them that of one."""
+    read = Users.read(users)
+    for name in [f"nobody{number}" for number in range(20)] * 2:
+        read.verify(name, b"guess")
+    assert compared[:20] == compared[20:]
+    assert set(compared) == set(read.hashes.values())
 
 
 def test_many_first_requests_verify_once(login: Login) -> None:
