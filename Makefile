@@ -42,7 +42,7 @@ SCENARIOS ?= default alternative acme
 molecule: .venv/complete  ## the roles on real hosts; SCENARIOS=default for one of the three
 	set -e; for scenario in $(SCENARIOS); do molecule test --scenario-name $$scenario; done
 
-bench: .venv/complete  ## how fast it is, beside other ways of having an index: docs/benchmarks.md, half an hour
+bench: .venv/complete  ## how fast it is, beside other ways of having an index: docs/benchmarks.md, an hour
 	PYTHONPATH=tests python -m bench
 
 docs: .venv/complete  ## the README's tables, from the roles' argument specs
