@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -67,6 +67,10 @@ class Server:
         if self.process:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+            with suppress(ProcessLookupError):
+                for _ in range(100):  # the workers are no children of ours
+                    os.killpg(self.process.pid, 0)
+                    time.sleep(0.02)
 
     def post(
         self, user: str, data: Mapping[str, str], artifact: tuple[str, bytes] | None, **headers: str

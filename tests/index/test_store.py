@@ -354,26 +354,38 @@ def test_the_command(
 STEPS = ("fsync", "link", "replace", "unlink", "mkdir", "rmdir", "open")
 
 
+@contextmanager
+def before_step(number: int, then: Callable[[], object]) -> Iterator[None]:
+    """Calls `then` before the n-th call that changes the disk."""
+    real = {name: getattr(os, name) for name in STEPS}
+    left = number
+
+    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*args: Any, **kwargs: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                then()
+            return call(*args, **kwargs)
+
+        return step
+
+    for name, call in real.items():
+        setattr(os, name, counted(call))
+    try:
+        yield
+    finally:
+        for name, call in real.items():
+            setattr(os, name, call)
+
+
 def die_before_step(number: int, action: Callable[[], object]) -> bool:
-    """Run the action in a child that kills itself before its n-th call that changes the disk. False: it came to its end."""
+    """Run the action in a child that kills itself before the n-th step. False: it came to its end."""
     child = os.fork()
     if child == 0:
-        left = number
-
-        def mortal(real: Callable[..., Any]) -> Callable[..., Any]:
-            def step(*args: Any, **kwargs: Any) -> Any:
-                nonlocal left
-                left -= 1
-                if left == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return real(*args, **kwargs)
-
-            return step
-
-        for name in STEPS:
-            setattr(os, name, mortal(getattr(os, name)))
         try:
-            action()
+            with before_step(number, lambda: os.kill(os.getpid(), signal.SIGKILL)):
+                action()
         except BaseException:  # noqa: BLE001  # the child must not come back into pytest
             os._exit(1)
         os._exit(0)

@@ -234,6 +234,8 @@ class Store:
         with files.staged({**core, **content, **document}, self._temporary) as commit:
             place()
             commit()
+        if core:
+            files.sync_directory(self._metadata)
         files.sync_directory(folder)
         self.records.sync()
 
