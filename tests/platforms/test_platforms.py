@@ -1,0 +1,111 @@
+"""An engine for every system that is supported, whoever it came from, and a firewall that leaves it alone."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import pytest
+import testinfra  # type: ignore[import-untyped]
+from system.lab import Lab, wait_until
+
+from .conftest import ADMINISTRATORS
+
+ASK = "curl --silent --output /dev/null --max-time 3 --write-out '%{{http_code}}' http://{}:{}/"
+
+
+def neighbour_of(host: str) -> str:
+    return next(name for name in ADMINISTRATORS if name != host)
+
+
+def address(lab: Lab, host: str) -> str:
+    where = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+    command = ["docker", "inspect", "--format", where, lab.container(host)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def asked(lab: Lab, host: str, port: int) -> str:
+    """What another host of the network is answered: a status, or 000."""
+    other = testinfra.get_host(f"docker://{lab.container(neighbour_of(host))}")
+    return str(other.run(ASK.format(address(lab, host), port)).stdout)
+
+
+@contextmanager
+def service(lab: Lab, host: str, port: int) -> Generator[None]:
+    """A web server of the host's own."""
+    machine = testinfra.get_host(f"docker://{lab.container(host)}")
+    machine.check_output(f"systemd-run --collect --unit service-{port} python3 -m http.server {port}")
+    try:
+        wait_until("it answers", lambda: machine.run(ASK.format("127.0.0.1", port)).stdout == "200", 10)
+        yield
+    finally:
+        machine.check_output(f"systemctl stop service-{port}")
+
+
+@pytest.fixture(scope="module")
+def container(lab: Lab) -> Generator[str]:
+    """Serves on a published port."""
+    serve = "printf 'server { listen 8080; }' >/etc/nginx/conf.d/there.conf && exec nginx -g 'daemon off;'"
+    run = "docker run --detach --restart always --publish 9102:8080 --name there --entrypoint sh nginx:1.28 -c %s"
+    lab.server.check_output(run, serve)
+    yield "there"
+    lab.server.check_output("docker rm --force there")
+
+
+def test_the_engine_runs_now_and_after_a_boot(lab: Lab) -> None:
+    docker = lab.server.service("docker")
+    assert docker.is_running and docker.is_enabled
+
+
+def test_compose_and_buildx_are_there(lab: Lab) -> None:
+    for plugin in ("compose", "buildx"):
+        assert re.search(r"\d+\.\d+\.\d+", lab.server.check_output(f"docker {plugin} version"))
+
+
+def test_the_administrator_needs_no_sudo(lab: Lab, host: str) -> None:
+    user = testinfra.get_host(f"docker://{ADMINISTRATORS[host]}@{lab.container(host)}")
+    assert user.check_output("id -u") == "1000"
+    assert user.check_output("docker info --format '{{.ServerVersion}}'")
+
+
+def test_the_engine_is_the_distribution_s_or_docker_s_or_the_one_that_was_there(lab: Lab, host: str) -> None:
+    match host:
+        case "ubuntu":
+            assert lab.server.package("docker.io").is_installed and lab.server.package("docker-compose-v2").is_installed
+        case "rocky":
+            assert lab.server.package("docker-ce").is_installed and not lab.server.package("docker").is_installed
+            signed = lab.server.check_output("rpm --query --queryformat '%{RSAHEADER:pgpsig}' docker-ce")
+            key = lab.server.check_output("rpm --query --queryformat '%{VERSION}' gpg-pubkey")
+            assert signed.endswith(key) and len(key) == 8
+        case _:
+            assert lab.server.run("dpkg-query --search /usr/sbin/dockerd /usr/bin/docker").rc != 0
+            assert not lab.server.package("docker.io").is_installed
+            daemon = json.loads(lab.server.check_output("cat /etc/docker/daemon.json"))
+            assert daemon == {"shutdown-timeout": 7, "labels": ["owner=us"]}
+            assert lab.server.check_output("docker info --format '{{.Labels}}'") == "[owner=us]"
+
+
+def test_what_a_container_publishes_is_reached(lab: Lab, host: str, container: str) -> None:
+    assert asked(lab, host, 9102) == "200"
+
+
+def test_a_container_reaches_others(lab: Lab, host: str, container: str) -> None:
+    other = neighbour_of(host)
+    with service(lab, other, 9101):
+        ask = ASK.format(address(lab, other), 9101)
+        assert lab.server.check_output(f"docker exec {container} {ask}") == "200"
+
+
+def test_the_host_s_own_services_are_closed_but_for_those_that_are_listed(lab: Lab, host: str) -> None:
+    with service(lab, host, 9100), service(lab, host, 9101):
+        assert (asked(lab, host, 9100), asked(lab, host, 9101)) == ("000", "200")
+
+
+def test_it_is_so_after_a_boot_too(lab: Lab, host: str, container: str) -> None:
+    subprocess.run(["docker", "restart", "--time", "60", lab.container(host)], check=True, capture_output=True)
+    wait_until("the container is back", lambda: asked(lab, host, 9102) == "200", 60)
+    test_the_host_s_own_services_are_closed_but_for_those_that_are_listed(lab, host)
+    test_a_container_reaches_others(lab, host, container)
