@@ -8,7 +8,7 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PYTHONDONTWRITEBYTECODE := 1 # roles copy their Python files to servers: nothing compiled beside them
 PYTHON ?= python3
 
-.PHONY: help demo demo-down test lint unit input index bench lock docs
+.PHONY: help demo demo-down test lint unit input index images molecule bench lock docs
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -18,7 +18,9 @@ demo: .venv/complete  ## an index on throw-away hosts of this machine
 demo-down: .venv/complete  ## removes what `make demo` made
 	@tests/demo/demo-down
 
-test: lint unit input index molecule  ## everything that proves it; half an hour
+test: .venv/complete  ## everything that proves it; half an hour
+	@$(MAKE) --jobs 2 --output-sync=line images lint unit input index
+	@$(MAKE) molecule
 
 lint: .venv/complete  ## style of the YAML, the roles and the Python; seconds
 	yamllint --strict .
@@ -37,9 +39,11 @@ input: .venv/complete  ## bad input is refused, with the name of the variable an
 index: .venv/complete  ## the static index behind a real gunicorn, killed and filled up
 	pytest tests/index
 
-.PHONY: molecule
-SCENARIOS ?= default alternative acme
-molecule: .venv/complete  ## the roles on real hosts; SCENARIOS=default for one of the three
+images: .venv/complete  ## an engine and the images of the lab's hosts
+	tests/lab/images
+
+SCENARIOS ?= platforms acme default alternative
+molecule: .venv/complete  ## the roles on real hosts; SCENARIOS=default for one of them
 	set -e; for scenario in $(SCENARIOS); do molecule test --scenario-name $$scenario; done
 
 bench: .venv/complete  ## how fast it is, beside other ways of having an index: docs/benchmarks.md, an hour

@@ -10,25 +10,28 @@ import subprocess
 import sys
 import time
 from base64 import b64encode
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from . import measure, stacks
 from .packages import fill
-from .report import OURS, Size, render
-from .stacks import STACKS, Stack, on
+from .report import OURS, TLS, Results, Size, render
+from .stacks import Stack, on
 
 ROOT = Path(__file__).parents[2]
 CACHE = ROOT / ".cache/bench"
-FILES = [int(files) for files in os.environ.get("BENCH_FILES", "1000 30000").split()]
-OURS_HOSTS = ("plain", "tls")
+FILES = dict(zip(("few", "many"), map(int, os.environ.get("BENCH_FILES", "1000 30000").split()), strict=False))
+"""How many small files each size has."""
+OURS_HOSTS = {f"{kind}-{size}": name for kind, name in (("plain", OURS), ("tls", TLS)) for size in FILES}
 
 NO_CLIENTS = ("limit, TLS", "limit, tuned", "by hand, cached")
 """Stacks that pip, uv and uploads are not tried with: they would wait for the same as with the stack before them."""
 
 INTRODUCTION = """Made by `make bench`; nothing here is typed by hand. All stacks run on hosts of the lab on one machine, which makes the load as well,
-one under load at a time; what is repeated is repeated in turn, stack after stack, and the median is shown. Only ratios within a run mean
-anything.
+one under load at a time. There is a host for each size, and all of them are up at once: what is repeated is repeated in turn, stack
+after stack of both sizes, and the median is shown. Only ratios within a run mean anything.
 
 - *limit*: the nginx image as it comes, plain files, no login; *limit, TLS*: the same with a certificate. *limit, tuned*: with open files kept and
   the log written in pieces, as ours has it; what is missing to it is the price of the login.
@@ -71,77 +74,99 @@ def bring_up() -> None:
     subprocess.run([ROOT / "tests/lab/images"], check=True)
     playbook("tests/lab/up.yml")
     step("ours, by site.yml")
-    for host in OURS_HOSTS:
-        playbook("site.yml", inventory=(host,))
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda host: playbook("site.yml", inventory=(host,)), OURS_HOSTS))
     step("the others")
     password = b64encode(hashlib.sha1(stacks.PASSWORD.encode(), usedforsecurity=False).digest()).decode()
     options = {"bench_htpasswd": f"{stacks.USER}:{{SHA}}{password}\n", "bench_devpi": str(devpi_archive())}
     playbook("tests/bench/prepare.yml", f"--extra-vars={json.dumps(options)}")
     on("load", "python3 -m venv /root/pip && mkdir -p /root/files")
-    on("load", "cat >/root/ca.pem", (CACHE / "ca/ca.pem").read_bytes())
+    authorities = [path.read_bytes() for path in sorted(CACHE.glob("ca-*/ca.pem"))]
+    on("load", "cat >/root/ca.pem", b"".join(authorities))
     stacks.make_devpi_index()
 
 
-def load_files(files: int) -> tuple[dict[str, float], list[str]]:
+def load_files(size: str) -> tuple[dict[str, float], list[str]]:
     """Give every stack its files. Returns the seconds that our index took, and what the reader has to know."""
+    files = FILES[size]
     step(f"{files:,} files")
     directory = CACHE / "packages"
-    every = fill(directory, files)
-    have = set(on("others", "ls /srv/packages").split())
-    names = [name for name in every if name not in have]
-    seconds, notes = {}, []
-    for host in (*OURS_HOSTS, "others"):
+    names = fill(directory, files)
+    seconds, notes = {}, ["devpi has none of the 20 MB wheels."]
+    for host in (f"others-{size}", *(host for host in OURS_HOSTS if host.endswith(size))):
         say(f"{len(names)} files to {host}")
         stacks.give(host, directory, names)
-    for host, name in zip(OURS_HOSTS, (OURS, "ours, TLS"), strict=True):
-        say(f"index of {host}")
-        seconds[name] = stacks.rebuild(host)
-    stacks.copy_pages()
-    if files == FILES[0]:
+        if host in OURS_HOSTS:
+            say(f"index of {host}")
+            seconds[OURS_HOSTS[host]] = stacks.rebuild(host)
+    stacks.copy_pages(size)
+    if size == "few":
         say("devpi")
-        small = [name for name in every if "heavy" not in name]
+        small = [name for name in names if "heavy" not in name]
         stacks.send(directory, small, "load", "/root/files")
         stacks.fill_devpi(small)
     else:
-        notes.append(f"devpi still holds the {FILES[0]:,}: filling it takes too long.")
-    notes.append("devpi has none of the 20 MB wheels.")
+        notes.append(f"devpi is the one with {FILES['few']:,} files: filling it takes too long.")
     return seconds, notes
 
 
-def measure_size(files: int) -> Size:
-    index_seconds, notes = load_files(files)
-    every = list(STACKS)
-    memory = {stack.name: stack.memory() for stack in every}
-    step(f"{files:,} files: pages and small files")
+def measure_all() -> list[Size]:
+    """Every stack of every size in turn, work by work."""
+    loaded = {size: load_files(size) for size in FILES}
+    every = [stack for size in FILES for stack in stacks.stacks_of(size)]
+    at_work = [stack for stack in every if stack.name not in NO_CLIENTS]
+    memory = {stack: stack.memory() for stack in every}
+    step("pages and small files")
     rates, cpu = measure.rates(every, say)
-    step(f"{files:,} files: the big file")
+    step("the big file")
     speed = measure.in_turn(every, "100 MB file", measure.big_file, say)
-    step(f"{files:,} files: clients")
+    step("clients")
     clients: measure.Results = {}
     for row, once in measure.CLIENTS_AT_WORK.items():
-        able = [stack for stack in every if stack.name not in NO_CLIENTS and (stack.services or "20 MB" not in row)]
+        able = [stack for stack in at_work if stack.services or "20 MB" not in row]
         clients |= measure.in_turn(able, row, once, say)
-    step(f"{files:,} files: uploads")
-    uploads = upload_in_turn([stack for stack in every if stack.uploads and stack.name not in NO_CLIENTS], f"u{files}r")
-    step(f"{files:,} files: {measure.CLIENTS} clients at once")
+    step("uploads")
+    uploads = upload_in_turn([stack for stack in at_work if stack.uploads])
+    step(f"{measure.CLIENTS} clients at once")
     burst = {}
     for stack in every:
-        say(stack.name)
-        burst[stack.name] = measure.burst(stack, say)
+        say(f"{stack.name}, {FILES[stack.size]:,} files")
+        burst[stack] = measure.burst(stack, say)
         measure.settle(stack)
-    return Size(files, rates, cpu, speed, clients, uploads, burst, memory, index_seconds, notes)
+
+    def of(size: str, row: dict[Stack, Any]) -> dict[str, Any]:
+        return {stack.name: value for stack, value in row.items() if stack.size == size}
+
+    def table(size: str, results: measure.Results) -> Results:
+        return {row: of(size, values) for row, values in results.items()}
+
+    return [
+        Size(
+            files,
+            rates=table(size, rates),
+            cpu=table(size, cpu),
+            speed=table(size, speed),
+            clients=table(size, clients),
+            uploads=of(size, uploads),
+            burst=of(size, burst),
+            memory=of(size, memory),
+            index_seconds=loaded[size][0],
+            notes=loaded[size][1],
+        )
+        for size, files in FILES.items()
+    ]
 
 
-def upload_in_turn(able: list[Stack], prefix: str) -> dict[str, float]:
+def upload_in_turn(able: list[Stack]) -> dict[Stack, float]:
     """Seconds of all UPLOADS, made in as many rounds as everything else."""
     share = measure.UPLOADS // measure.ROUNDS
-    seconds = {stack.name: 0.0 for stack in able}
+    seconds = dict.fromkeys(able, 0.0)
     for number in range(measure.ROUNDS):
         for position, stack in enumerate(able):
-            say(f"{stack.name}, round {number + 1} of {measure.ROUNDS}")
-            seconds[stack.name] += measure.uploads(stack, f"{prefix}{number}s{position}n", share)
+            say(f"{stack.name}, {FILES[stack.size]:,} files, round {number + 1} of {measure.ROUNDS}")
+            seconds[stack] += measure.uploads(stack, f"u{number}s{position}n", share)
             measure.settle(stack)
-    return {name: total / share / measure.ROUNDS * measure.UPLOADS for name, total in seconds.items()}
+    return {stack: total / share / measure.ROUNDS * measure.UPLOADS for stack, total in seconds.items()}
 
 
 def facts() -> dict[str, str]:
@@ -152,14 +177,16 @@ def facts() -> dict[str, str]:
     ]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     versions = {
-        "nginx": on("plain", "cd /opt/pypi && docker compose exec -T nginx nginx -v 2>&1").strip().rpartition("/")[2],
-        "pypiserver": on("plain", "cd /opt/pypi && docker compose exec -T pypiserver pypi-server --version").split()[
-            -1
-        ],
+        "nginx": on("plain-few", "cd /opt/pypi && docker compose exec -T nginx nginx -v 2>&1")
+        .strip()
+        .rpartition("/")[2],
+        "pypiserver": on(
+            "plain-few", "cd /opt/pypi && docker compose exec -T pypiserver pypi-server --version"
+        ).split()[-1],
         "devpi-server": next(Path(CACHE / "devpi").glob("devpi_server-*.dist-info"))
         .name.split("-")[1]
         .removesuffix(".dist"),
-        "Docker": on("plain", "docker version --format '{{.Server.Version}}'").strip(),
+        "Docker": on("plain-few", "docker version --format '{{.Server.Version}}'").strip(),
         "uv, pip, wrk": ", ".join(
             on("load", command).split()[1]
             for command in ("uv --version", "/root/pip/bin/pip --version", "wrk --version 2>&1 || true")
@@ -179,13 +206,11 @@ def main() -> None:
     start, quiet = time.monotonic(), os.getloadavg()[0]
     try:
         bring_up()
-        sizes: list[Size] = []
-        for files in FILES:
-            sizes.append(measure_size(files))
-            took = f"{(time.monotonic() - start) / 60:.0f} minutes"
-            known = facts() | {"load before it began": f"{quiet:.2f}", "took": took}
-            (ROOT / "docs/benchmarks.md").write_text(render(sizes, known, INTRODUCTION), "utf-8")
-            step(f"docs/benchmarks.md has the figures for {files:,} files")
+        sizes = measure_all()
+        took = f"{(time.monotonic() - start) / 60:.0f} minutes"
+        known = facts() | {"load before it began": f"{quiet:.2f}", "took": took}
+        (ROOT / "docs/benchmarks.md").write_text(render(sizes, known, INTRODUCTION), "utf-8")
+        step("docs/benchmarks.md has the figures")
     finally:
         step("hosts go")
         if "BENCH_KEEP" not in os.environ:

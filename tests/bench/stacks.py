@@ -49,6 +49,8 @@ class Stack:
     """An index, as the host `load` sees it."""
 
     name: str
+    size: str
+    """`few` or `many`: how many files it holds."""
     host: str
     url: str
     services: tuple[str, ...]
@@ -84,7 +86,7 @@ class Stack:
         if not self.services:
             roots = on(self.host, "systemctl show --property MainPID --value devpi").split()
         else:
-            directory = "/srv/stacks" if self.host == "others" else "/opt/pypi"
+            directory = "/srv/stacks" if self.host.startswith("others") else "/opt/pypi"
             names = " ".join(self.services)
             ask = f"docker compose --project-directory {directory} ps --quiet {names} | xargs docker inspect -f '{{{{.State.Pid}}}}'"
             roots = on(self.host, ask).split()
@@ -106,16 +108,24 @@ class Stack:
         return sum(int(line.split()[1]) for line in on(self.host, f"grep -h ^Pss: {files}").splitlines()) / 1024
 
 
-STACKS = (
-    Stack("limit", "others", "http://others:8003/", ("limit",), login=False, uploads=False, json="index.json"),
-    Stack("limit, TLS", "others", "https://others/", ("limit-tls",), login=False, uploads=False, json="index.json"),
-    Stack("limit, tuned", "others", "http://others:8004/", ("tuned",), login=False, uploads=False, json="index.json"),
-    Stack("ours", "plain", "http://plain/", ("nginx", "login", "pypiserver")),
-    Stack("ours, TLS", "tls", "https://tls/", ("nginx", "login", "pypiserver")),
-    Stack("by hand", "others", "http://others:8001/", ("by-hand",), json=""),
-    Stack("by hand, cached", "others", "http://others:8002/", ("cached-pypiserver", "cached"), json=""),
-    Stack("devpi", "others", "http://others:3141/bench/dev/", (), login=False),
-)
+def stacks_of(size: str) -> list[Stack]:
+    """All that are compared, with so many files. There is one devpi, with few: filling it takes too long."""
+    others, plain, tls = (f"{host}-{size}" for host in ("others", "plain", "tls"))
+
+    def limit(name: str, url: str, service: str) -> Stack:
+        return Stack(name, size, others, url, (service,), login=False, uploads=False, json="index.json")
+
+    ours = ("nginx", "login", "pypiserver")
+    return [
+        limit("limit", f"http://{others}:8003/", "limit"),
+        limit("limit, TLS", f"https://{others}/", "limit-tls"),
+        limit("limit, tuned", f"http://{others}:8004/", "tuned"),
+        Stack("ours", size, plain, f"http://{plain}/", ours),
+        Stack("ours, TLS", size, tls, f"https://{tls}/", ours),
+        Stack("by hand", size, others, f"http://{others}:8001/", ("by-hand",), json=""),
+        Stack("by hand, cached", size, others, f"http://{others}:8002/", ("cached-pypiserver", "cached"), json=""),
+        Stack("devpi", size, "others-few", "http://others-few:3141/bench/dev/", (), login=False),
+    ]
 
 
 def curl(stack: Stack, url: str, options: str = "") -> str:
@@ -131,7 +141,7 @@ def make_devpi_index() -> None:
     )
 
     def put(path: str, options: str, **values: object) -> str:
-        return on("load", f"{ask} {options} http://others:3141/{path} -d {shlex.quote(json.dumps(values))}")
+        return on("load", f"{ask} {options} http://others-few:3141/{path} -d {shlex.quote(json.dumps(values))}")
 
     put(USER, "-X PUT", password=PASSWORD, email="bench@example.com")
     login = json.loads(put("+login", "-X POST", user=USER, password=PASSWORD))
@@ -141,7 +151,7 @@ def make_devpi_index() -> None:
 
 def give(host: str, directory: Path, names: list[str]) -> None:
     """Put files where the stacks of a host look for packages."""
-    if host == "others":
+    if host.startswith("others"):
         send(directory, names, host, "/srv/packages")
     else:
         volume = on(host, "docker volume inspect --format '{{.Mountpoint}}' pypi_packages").strip()
@@ -155,12 +165,13 @@ def rebuild(host: str) -> float:
     return time.monotonic() - start
 
 
-def copy_pages() -> None:
+def copy_pages(size: str) -> None:
     """The limit serves what ours does: the same pages and metadata, and the files."""
-    on("others", "cp --archive --link --no-clobber --no-target-directory /srv/packages /srv/limit/packages")
+    others, plain = f"others-{size}", f"plain-{size}"
+    on(others, "cp --archive --link --no-clobber --no-target-directory /srv/packages /srv/limit/packages")
     for part, target in (("simple", "/srv/limit/simple"), ("metadata", "/srv/limit/packages")):
-        pack = ["docker", "exec", f"{LAB}-plain", "tar", "-C", f"/opt/pypi/index/{part}", "-c", "."]
-        unpack = ["docker", "exec", "-i", f"{LAB}-others", "tar", "-C", target, "-x"]
+        pack = ["docker", "exec", f"{LAB}-{plain}", "tar", "-C", f"/opt/pypi/index/{part}", "-c", "."]
+        unpack = ["docker", "exec", "-i", f"{LAB}-{others}", "tar", "-C", target, "-x"]
         with subprocess.Popen(pack, stdout=subprocess.PIPE) as source:
             subprocess.run(unpack, stdin=source.stdout, check=True)
 
@@ -171,5 +182,5 @@ def fill_devpi(names: list[str]) -> None:
     on(
         "load",
         f"cd /root/files && xargs -a /root/names twine upload --non-interactive --disable-progress-bar "
-        f"--repository-url http://others:3141/bench/dev/ -u {USER} -p {PASSWORD} >/root/devpi.log 2>&1",
+        f"--repository-url http://others-few:3141/bench/dev/ -u {USER} -p {PASSWORD} >/root/devpi.log 2>&1",
     )

@@ -1,0 +1,227 @@
+"""The index as clients ask for it: its forms, what may be cached, the addresses of old; and what the operator does to it."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import subprocess
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import MakeWheel
+from .lab import Answer, Edge, Lab, recap, right, wait_until
+from .packages import make_wheel
+
+JSON = "application/vnd.pypi.simple.v1+json"
+ACCEPTED = {
+    "nothing": ("", "text/html"),
+    "anything": ("*/*", "text/html"),
+    "a browser's": ("text/html,application/xhtml+xml,*/*;q=0.8", "text/html"),
+    "json": (JSON, JSON),
+    "the latest json": ("application/vnd.pypi.simple.latest+json", JSON),
+    "pip's": (f"{JSON}, application/vnd.pypi.simple.v1+html; q=0.1, text/html; q=0.01", JSON),
+}
+
+
+@pytest.fixture(scope="module")
+def wheel(edge: Edge, make: MakeWheel) -> Path:
+    path = make("acme-forms", 100_000)
+    assert edge.upload(path, "alice").status == 200
+    return path
+
+
+def get(edge: Edge, path: str, **headers: str) -> Answer:
+    return edge.request(path, right("alice") | {name.replace("_", "-"): value for name, value in headers.items()})
+
+
+def page(edge: Edge, project: str) -> dict[str, Any]:
+    answer = get(edge, f"/simple/{project}/", Accept=JSON)
+    assert answer.status == 200, answer
+    document: dict[str, Any] = json.loads(answer.body)
+    return document
+
+
+def files(edge: Edge, project: str) -> dict[str, Any]:
+    return {file["filename"]: file for file in page(edge, project)["files"]}
+
+
+# Forms
+
+
+@pytest.mark.parametrize("accept", ACCEPTED)
+@pytest.mark.parametrize("path", ["/simple/", "/simple/acme-forms/"])
+def test_a_page_comes_in_the_form_that_is_asked_for(edge: Edge, wheel: Path, path: str, accept: str) -> None:
+    header, expected = ACCEPTED[accept]
+    answer = get(edge, path, **({"Accept": header} if header else {}))
+    assert answer.status == 200
+    assert answer.headers["content-type"].split(";")[0] == expected
+    assert "accept" in answer.headers["vary"].lower()
+    assert (
+        (json.loads(answer.body)["meta"]["api-version"] == "1.1")
+        if expected == JSON
+        else b"<!DOCTYPE html>" in answer.body
+    )
+
+
+@pytest.mark.parametrize("accept", ["text/html", JSON])
+def test_a_compressed_page_is_the_same(edge: Edge, wheel: Path, accept: str) -> None:
+    plain = get(edge, "/simple/acme-forms/", Accept=accept)
+    packed = get(edge, "/simple/acme-forms/", Accept=accept, Accept_Encoding="gzip")
+    assert packed.headers["content-encoding"] == "gzip" and "content-encoding" not in plain.headers
+    assert gzip.decompress(packed.body) == plain.body
+    assert "accept-encoding" in packed.headers["vary"].lower()
+
+
+def test_no_two_forms_have_one_etag(edge: Edge, wheel: Path) -> None:
+    ways = [
+        {"Accept": accept, "Accept-Encoding": packed}
+        for accept in ("text/html", JSON)
+        for packed in ("identity", "gzip")
+    ]
+    etags = [edge.request("/simple/acme-forms/", right("alice") | way).headers["etag"] for way in ways]
+    assert len(set(etags)) == 4
+
+
+def test_the_metadata_is_that_of_the_wheel(edge: Edge, wheel: Path) -> None:
+    answer = get(edge, f"/packages/{wheel.name}.metadata")
+    with zipfile.ZipFile(wheel) as archive:
+        [inside] = [archive.read(name) for name in archive.namelist() if name.endswith("METADATA")]
+    assert answer.status == 200 and answer.body == inside
+    assert files(edge, "acme-forms")[wheel.name]["core-metadata"]["sha256"] == hashlib.sha256(inside).hexdigest()
+
+
+# Caching
+
+
+def test_a_page_is_asked_for_again(edge: Edge, wheel: Path) -> None:
+    first = get(edge, "/simple/acme-forms/")
+    assert first.headers["cache-control"] == "private, no-cache"
+    again = get(edge, "/simple/acme-forms/", If_None_Match=first.headers["etag"])
+    assert (again.status, again.body) == (304, b"")
+
+
+@pytest.mark.parametrize("suffix", ["", ".metadata"])
+def test_a_file_is_kept_for_ever_by_its_owner_only(edge: Edge, wheel: Path, suffix: str) -> None:
+    first = get(edge, f"/packages/{wheel.name}{suffix}")
+    assert first.headers["cache-control"] == "private, max-age=31536000, immutable"
+    again = get(edge, f"/packages/{wheel.name}{suffix}", If_None_Match=first.headers["etag"])
+    assert (again.status, again.body) == (304, b"")
+
+
+def test_a_part_of_a_file(edge: Edge, wheel: Path) -> None:
+    """As pip asks for the end of a wheel when there is no metadata."""
+    content = wheel.read_bytes()
+    for asked, expected in (("bytes=10-19", content[10:20]), ("bytes=-100", content[-100:])):
+        answer = get(edge, f"/packages/{wheel.name}", Range=asked)
+        assert (answer.status, answer.body) == (206, expected)
+        assert answer.headers["content-range"].endswith(f"/{len(content)}")
+
+
+@pytest.mark.parametrize("path", ["/simple/", "/simple/acme-forms/", "/packages/{}", "/packages/{}.metadata"])
+def test_head_says_what_get_would(edge: Edge, wheel: Path, path: str) -> None:
+    whole = get(edge, path.format(wheel.name))
+    head = edge.request(path.format(wheel.name), right("alice"), "HEAD")
+    assert (head.status, head.body) == (200, b"")
+    assert int(head.headers["content-length"]) == len(whole.body)
+    assert head.headers["etag"] == whole.headers["etag"]
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "location"),
+    [
+        ("/simple", 301, "/simple/"),
+        ("/simple/acme-forms", 301, "/simple/acme-forms/"),
+        ("/simple/Acme.Forms/", 301, "/simple/acme-forms/"),
+        ("/acme-forms/", 303, "/simple/acme-forms/"),
+        ("/simple/no-such-project/", 404, ""),
+        ("/packages/no_such-1.0-py3-none-any.whl", 404, ""),
+        ("/packages/.uploads/", 404, ""),
+    ],
+)
+def test_addresses(edge: Edge, wheel: Path, path: str, status: int, location: str) -> None:
+    answer = get(edge, path)
+    assert (answer.status, answer.headers.get("location", "")) == (status, location)
+
+
+def test_what_pypiserver_still_answers_itself(edge: Edge, wheel: Path, version: str) -> None:
+    assert list(json.loads(get(edge, "/acme-forms/json").body)["releases"]) == [version]
+    assert wheel.name in get(edge, "/packages/").body.decode()
+    assert get(edge, "/").status == 200
+
+
+@pytest.mark.parametrize("index", ["", "simple", "simple/"])
+def test_old_index_addresses_install(lab: Lab, edge: Edge, wheel: Path, index: str) -> None:
+    command = "~/addresses/bin/pip download --no-input --no-cache-dir --disable-pip-version-check --no-deps --dest ~/addresses"
+    lab.client.check_output("test -e ~/addresses || python3 -m venv ~/addresses")
+    lab.client.check_output(f"{command} --index-url {lab.url}/{index} acme-forms 2>&1")
+
+
+# Changes
+
+
+def test_an_upload_is_there_in_the_next_instant(edge: Edge, version: str, tmp_path: Path) -> None:
+    """1,000 times, by four clients side by side, each on other connections than the upload's; nginx keeps files open."""
+
+    def upload_and_look(number: int) -> None:
+        project, session = f"acme-instant-{number % 10}", edge.session()
+        edge.request(f"/simple/{project}/", right("bob"), session=session)
+        path = make_wheel(project, f"{version}.{number}", 0, tmp_path)
+        assert edge.upload(path, "alice").status == 200
+        for accept in ("text/html", JSON):
+            answer = edge.request(f"/simple/{project}/", right("bob") | {"Accept": accept}, session=session)
+            assert path.name.encode() in answer.body
+        assert edge.request(f"/packages/{path.name}", right("bob"), session=session).body == path.read_bytes()
+        session.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(upload_and_look, range(1000)))
+
+
+def release(lab: Lab, action: str, name: str, version: str, reason: str = "") -> None:
+    about = {"release_action": action, "release_name": name, "release_version": version}
+    run = lab.site(playbook="playbooks/release.yml", **about, **({"release_reason": reason} if reason else {}))
+    assert run.returncode == 0, run.stdout
+    assert recap(run.stdout)[lab.server_name]["changed"] == 1
+
+
+def test_the_operator_yanks_unyanks_and_deletes(lab: Lab, edge: Edge, make: MakeWheel, version: str) -> None:
+    wheel = make("acme-release", 1_000)
+    assert edge.upload(wheel, "alice").status == 200
+    release(lab, "yank", "Acme.Release", f"{version}.0", "broken on <Windows>")
+    assert files(edge, "acme-release")[wheel.name]["yanked"] == "broken on <Windows>"
+    assert b'data-yanked="broken on &lt;Windows&gt;"' in get(edge, "/simple/acme-release/").body
+    release(lab, "unyank", "acme_release", version)
+    assert "yanked" not in files(edge, "acme-release")[wheel.name]
+    release(lab, "delete", "acme-release", version)
+    assert get(edge, f"/packages/{wheel.name}").status == get(edge, "/simple/acme-release/").status == 404
+    assert edge.upload(wheel, "alice").status == 200
+
+
+def test_what_does_not_exist_is_not_yanked(lab: Lab) -> None:
+    about = {"release_action": "yank", "release_name": "acme-nothing", "release_version": "1.0"}
+    run = lab.site(playbook="playbooks/release.yml", **about)
+    assert run.returncode != 0 and "acme-nothing (1.0) not found" in run.stdout, run.stdout
+
+
+def test_what_is_put_into_the_directory_appears_and_goes(lab: Lab, edge: Edge, make: MakeWheel) -> None:
+    wheel = make("acme-by-hand", 1_000)
+    mounts = lab.containers()["pypiserver"]["Mounts"]
+    [packages] = [mount["Source"] for mount in mounts if mount["Destination"] == "/data/packages"]
+    subprocess.run(["docker", "cp", "--quiet", wheel, f"{lab.container(lab.server_name)}:{packages}/"], check=True)
+
+    def status() -> int:
+        return get(edge, "/simple/acme-by-hand/").status
+
+    wait_until("it is on its page", lambda: status() == 200, 15)
+    assert get(edge, f"/packages/{wheel.name}").body == wheel.read_bytes()
+    wait_until("the list of projects has it", lambda: b'"acme-by-hand/"' in get(edge, "/simple/").body, 15)
+    lab.server.check_output(f"rm {packages}/{wheel.name}")
+    wait_until("it is gone", lambda: status() == 404, 15)
