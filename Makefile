@@ -28,6 +28,7 @@ lint: .venv/complete  ## style of the YAML, the roles and the Python; seconds
 	ruff check .
 	ruff format --check .
 	mypy .
+	mypy --python-version 3.10 roles/pypi_stack/files # the Python of pypiserver's official image
 	python docs/render_variables.py --check
 
 unit: .venv/complete  ## the Python by itself; seconds

@@ -22,7 +22,7 @@ FORMAT = 1  # raise it when pages change: every project is then rendered anew at
 NAMES = ("index.html", "index.html.gz", "index.json", "index.json.gz")
 
 _API = "1.1"
-_EPOCH = datetime.fromtimestamp(0, timezone.utc)  # noqa: UP017  # the image may have Python 3.10
+_EPOCH = datetime.fromtimestamp(0, timezone.utc)
 _HTML = """<!DOCTYPE html>
 <html lang="en">
 <head><meta charset="utf-8"><meta name="pypi:repository-version" content="{api}"><title>{title}</title></head>
