@@ -195,7 +195,9 @@ def test_tls_sessions_are_resumed(lab: Lab) -> None:
     assert lab.client.check_output(asked) == "5"
 
 
-def test_the_key_is_for_nginx_only(lab: Lab) -> None:
+def test_the_key_is_for_nginx_only(lab: Lab, stack: dict[str, Any]) -> None:
     key = lab.server.file(f"{lab.project}/tls/key.pem")
     assert (key.user, key.mode & 0o037) == ("root", 0)
+    assert lab.server.run(f"getent group {key.gid}").rc != 0, "a service of the host may be in it"
+    assert [name for name in SERVICES if str(key.gid) in status(lab, stack[name])["Groups"].split()] == ["nginx"]
     assert lab.server.run(f"find {lab.project} -perm /022 -not -type l").stdout == ""
