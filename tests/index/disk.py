@@ -40,12 +40,20 @@ class Disks:
         return self
 
     def copy(self, target: Path) -> Disks:
-        """What is on the disks now. Asked while they are mounted, it is what a power cut leaves."""
-        target.mkdir(exist_ok=True)
+        """What is on the disks now. Asked while they are mounted, it is what a power cut leaves.
+
+        In new files: whatever makes a mount namespace meanwhile (an engine that starts a container) holds a disk for a while after
+        it was unmounted here, and the next mount of the same file would be that one.
+        """
+        target.mkdir()
         copies = Disks(target)
         for part in PARTS:
             shutil.copyfile(self.image(part), copies.image(part))
         return copies
+
+    def discard(self) -> None:
+        """They are not needed any more."""
+        shutil.rmtree(self.directory)
 
     @contextmanager
     def mounted(self) -> Iterator[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -39,10 +40,10 @@ def settle(store: Store) -> None:
     restart(store)
 
 
-def cut(disks: Disks, lose: Loss, rest: Path) -> None:
+def cut(disks: Disks, lose: Loss, left: Disks) -> None:
     """Keep what is left, and die."""
     lose(disks)
-    disks.copy(rest)
+    disks.copy(left.directory)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -53,23 +54,28 @@ def cuts(
     template = Disks(directory / "template").make()
     with template.mounted() as root:
         prepare(store_on(root))
+        os.sync()
     for step in range(1, 200):
-        disks = template.copy(directory / "live")
+        disks, left = template.copy(directory / f"live-{step}"), Disks(directory / f"left-{step}")
         with disks.mounted() as root:
             child = os.fork()
             if child == 0:
-                with suppress(BaseException):  # the child must not come back into pytest
-                    with before_step(step, partial(cut, disks, lose, directory / "rest")):
+                try:
+                    with before_step(step, partial(cut, disks, lose, left)):
                         action(store_on(root))
                     os._exit(0)
-                os._exit(1)
+                finally:  # the child must not come back into pytest
+                    traceback.print_exc()
+                    os._exit(1)
             status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
             assert status in (0, -signal.SIGKILL)
             if status == 0:
                 lose(disks)
-                disks.copy(directory / "rest")
-        with Disks(directory / "rest").mounted() as root:
+                disks.copy(left.directory)
+        with left.mounted() as root:
             yield store_on(root), status == 0
+        disks.discard()
+        left.discard()
         if status == 0:
             assert step > 15
             return
@@ -138,7 +144,7 @@ def test_after_the_server_has_said_yes(tmp_path: Path, lose: Loss) -> None:
         for number, artifact in enumerate(artifacts):
             assert server.upload(artifact).status_code == 200
             lose(disks)
-            with disks.copy(tmp_path / "rest").mounted() as after:
+            with disks.copy(tmp_path / f"left-{number}").mounted() as after:
                 store = store_on(after)
                 check_whole(store)
                 for name, content in artifacts[: number + 1]:
