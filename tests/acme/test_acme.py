@@ -7,7 +7,7 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
-from system.lab import Edge, Lab, right, wait_until
+from system.lab import Edge, Lab, basic, right, wait_until
 
 LINEAGE = "/var/lib/pypi-tls/pebble-14000-dir/renewal/pypi.conf"
 SOON = "/run/systemd/system/pypi-tls-renew.timer.d/soon.conf"
@@ -67,7 +67,7 @@ def test_the_certificate_is_the_acme_servers(edge: Edge) -> None:
 
 
 def test_the_index_answers_behind_it(edge: Edge) -> None:
-    assert edge.request("/simple/").status == 401
+    assert edge.request("/simple/", {"Authorization": basic("alice", "wrong")}).status == 401
     assert edge.request("/simple/", right("alice")).status == 200
 
 
