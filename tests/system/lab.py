@@ -102,7 +102,8 @@ class Edge:
         try:
             connection.request(method, path, body, {"Host": self.host_header, **(headers or {})})
             response = connection.getresponse()
-            return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+            headers = {name.lower(): str(response.getheader(name)) for name in response.headers}  # several lines as one
+            return Answer(response.status, headers, response.read())
         finally:
             if session is None:
                 connection.close()
