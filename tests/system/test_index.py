@@ -152,7 +152,7 @@ def test_addresses(edge: Edge, wheel: Path, path: str, status: int, location: st
 
 
 def test_what_pypiserver_still_answers_itself(edge: Edge, wheel: Path, version: str) -> None:
-    assert list(json.loads(get(edge, "/acme-forms/json").body)["releases"]) == [version]
+    assert version in json.loads(get(edge, "/acme-forms/json").body)["releases"]
     assert wheel.name in get(edge, "/packages/").body.decode()
     assert get(edge, "/").status == 200
 
@@ -193,15 +193,16 @@ def release(lab: Lab, action: str, name: str, version: str, reason: str = "") ->
 
 
 def test_the_operator_yanks_unyanks_and_deletes(lab: Lab, edge: Edge, make: MakeWheel, version: str) -> None:
-    wheel = make("acme-release", 1_000)
+    name = f"acme-release-{version.partition('.')[2]}"
+    wheel = make(name, 1_000)
     assert edge.upload(wheel, "alice").status == 200
-    release(lab, "yank", "Acme.Release", f"{version}.0", "broken on <Windows>")
-    assert files(edge, "acme-release")[wheel.name]["yanked"] == "broken on <Windows>"
-    assert b'data-yanked="broken on &lt;Windows&gt;"' in get(edge, "/simple/acme-release/").body
-    release(lab, "unyank", "acme_release", version)
-    assert "yanked" not in files(edge, "acme-release")[wheel.name]
-    release(lab, "delete", "acme-release", version)
-    assert get(edge, f"/packages/{wheel.name}").status == get(edge, "/simple/acme-release/").status == 404
+    release(lab, "yank", name.title().replace("-", "."), f"{version}.0", "broken on <Windows>")
+    assert files(edge, name)[wheel.name]["yanked"] == "broken on <Windows>"
+    assert b'data-yanked="broken on &lt;Windows&gt;"' in get(edge, f"/simple/{name}/").body
+    release(lab, "unyank", name.replace("-", "_"), version)
+    assert "yanked" not in files(edge, name)[wheel.name]
+    release(lab, "delete", name, version)
+    assert get(edge, f"/packages/{wheel.name}").status == get(edge, f"/simple/{name}/").status == 404
     assert edge.upload(wheel, "alice").status == 200
 
 
@@ -211,17 +212,18 @@ def test_what_does_not_exist_is_not_yanked(lab: Lab) -> None:
     assert run.returncode != 0 and "acme-nothing (1.0) not found" in run.stdout, run.stdout
 
 
-def test_what_is_put_into_the_directory_appears_and_goes(lab: Lab, edge: Edge, make: MakeWheel) -> None:
-    wheel = make("acme-by-hand", 1_000)
+def test_what_is_put_into_the_directory_appears_and_goes(lab: Lab, edge: Edge, make: MakeWheel, version: str) -> None:
+    name = f"acme-by-hand-{version.partition('.')[2]}"
+    wheel = make(name, 1_000)
     mounts = lab.containers()["pypiserver"]["Mounts"]
     [packages] = [mount["Source"] for mount in mounts if mount["Destination"] == "/data/packages"]
     subprocess.run(["docker", "cp", "--quiet", wheel, f"{lab.container(lab.server_name)}:{packages}/"], check=True)
 
     def status() -> int:
-        return get(edge, "/simple/acme-by-hand/").status
+        return get(edge, f"/simple/{name}/").status
 
     wait_until("it is on its page", lambda: status() == 200, 15)
     assert get(edge, f"/packages/{wheel.name}").body == wheel.read_bytes()
-    wait_until("the list of projects has it", lambda: b'"acme-by-hand/"' in get(edge, "/simple/").body, 15)
+    wait_until("the list of projects has it", lambda: f'"{name}/"'.encode() in get(edge, "/simple/").body, 15)
     lab.server.check_output(f"rm {packages}/{wheel.name}")
     wait_until("it is gone", lambda: status() == 404, 15)
