@@ -21,16 +21,10 @@ def neighbour_of(host: str) -> str:
     return next(name for name in ADMINISTRATORS if name != host)
 
 
-def address(lab: Lab, host: str) -> str:
-    where = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
-    command = ["docker", "inspect", "--format", where, lab.container(host)]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-
 def asked(lab: Lab, host: str, port: int) -> str:
     """What another host of the network is answered: a status, or 000."""
     other = testinfra.get_host(f"docker://{lab.container(neighbour_of(host))}")
-    return str(other.run(ASK.format(address(lab, host), port)).stdout)
+    return str(other.run(ASK.format(lab.address(host), port)).stdout)
 
 
 @contextmanager
@@ -95,7 +89,7 @@ def test_what_a_container_publishes_is_reached(lab: Lab, host: str, container: s
 def test_a_container_reaches_others(lab: Lab, host: str, container: str) -> None:
     other = neighbour_of(host)
     with service(lab, other, 9101):
-        ask = ASK.format(address(lab, other), 9101)
+        ask = ASK.format(lab.address(other), 9101)
         assert lab.server.check_output(f"docker exec {container} {ask}") == "200"
 
 

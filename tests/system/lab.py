@@ -102,8 +102,8 @@ class Edge:
         try:
             connection.request(method, path, body, {"Host": self.host_header, **(headers or {})})
             response = connection.getresponse()
-            headers = {name.lower(): str(response.getheader(name)) for name in response.headers}  # several lines as one
-            return Answer(response.status, headers, response.read())
+            joined = {name.lower(): str(response.getheader(name)) for name in response.headers}  # several lines as one
+            return Answer(response.status, joined, response.read())
         finally:
             if session is None:
                 connection.close()
@@ -187,16 +187,17 @@ class Lab:
     def url(self) -> str:
         return f"https://{self.edge.host_header}"
 
+    def address(self, host: str) -> str:
+        """On the lab's network."""
+        where = f'{{{{(index .NetworkSettings.Networks "{self.of_server["lab_name"]}").IPAddress}}}}'
+        command = ["docker", "inspect", "--format", where, self.container(host)]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
     @cached_property
     def edge(self) -> Edge:
-        container = self.container(self.server_name)
-        where = f'{{{{(index .NetworkSettings.Networks "{self.of_server["lab_name"]}").IPAddress}}}}'
-        address = subprocess.run(
-            ["docker", "inspect", "--format", where, container], check=True, capture_output=True, text=True
-        )
         store = self.client.check_output("cat /etc/ssl/certs/ca-certificates.crt")
         context = ssl.create_default_context(cadata=store)
-        return Edge(address.stdout.strip(), self.port, self.hostname, context)
+        return Edge(self.address(self.server_name), self.port, self.hostname, context)
 
     def compose(self, arguments: str) -> str:
         return str(self.server.check_output(f"docker compose --project-directory {self.project} {arguments}"))

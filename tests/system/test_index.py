@@ -60,7 +60,7 @@ def test_a_page_comes_in_the_form_that_is_asked_for(edge: Edge, wheel: Path, pat
     answer = get(edge, path, **({"Accept": header} if header else {}))
     assert answer.status == 200
     assert answer.headers["content-type"].split(";")[0] == expected
-    assert "accept" in answer.headers["vary"].lower()
+    assert "accept" in answer.headers["vary"].lower().split(", ")  # not only accept-encoding
     assert (
         (json.loads(answer.body)["meta"]["api-version"] == "1.1")
         if expected == JSON
@@ -74,7 +74,7 @@ def test_a_compressed_page_is_the_same(edge: Edge, wheel: Path, accept: str) -> 
     packed = get(edge, "/simple/acme-forms/", Accept=accept, Accept_Encoding="gzip")
     assert packed.headers["content-encoding"] == "gzip" and "content-encoding" not in plain.headers
     assert gzip.decompress(packed.body) == plain.body
-    assert "accept-encoding" in packed.headers["vary"].lower()
+    assert "accept-encoding" in packed.headers["vary"].lower().split(", ")
 
 
 def test_no_two_forms_have_one_etag(edge: Edge, wheel: Path) -> None:
