@@ -45,7 +45,8 @@ images: .venv/complete  ## an engine and the images of the lab's hosts
 
 SCENARIOS ?= platforms acme default alternative
 molecule: .venv/complete  ## the roles on real hosts; SCENARIOS=default for one of them
-	set -e; for scenario in $(SCENARIOS); do molecule test --scenario-name $$scenario; done
+	@rm -f .cache/red
+	@for scenario in $(SCENARIOS); do molecule test --scenario-name $$scenario || { cat .cache/red 2>/dev/null; exit 1; }; done
 
 bench: .venv/complete  ## how fast it is, beside other ways of having an index: docs/benchmarks.md, an hour
 	PYTHONPATH=tests python -m bench
