@@ -313,6 +313,21 @@ def test_the_watcher_sees_files_come_and_go(store: Store, add: Add) -> None:
     assert sync.differences(store) == []
 
 
+def test_the_watcher_of_a_slow_disk_sees_the_next_file_soon(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It rests from its own work only, not from waiting for the disk."""
+    fsync = os.fsync
+
+    def slow_fsync(descriptor: int) -> None:
+        time.sleep(0.3)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", slow_fsync)
+    with watched(store):
+        for number in range(3):
+            filename = put(store, wheel(f"slow-{number}")).name
+            eventually((store.index / "metadata" / f"{filename}.metadata").exists)
+
+
 def test_the_watcher_waits_for_a_file_that_still_grows(store: Store) -> None:
     filename, content = wheel(content=os.urandom(4096))
     with watched(store), (store.packages / filename).open("wb") as file:

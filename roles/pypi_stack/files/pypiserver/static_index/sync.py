@@ -30,7 +30,7 @@ POLL_SECONDS = 1.0
 FULL_SECONDS = 60.0
 BATCH = 256
 SHARE = 0.1
-"""At most this share of a processor goes into listing the directory, however busy it is."""
+"""At most this share of a processor goes into listing the directory, however busy it is. Waiting for the disk does not count."""
 
 
 def look(store: Store) -> Seen:
@@ -111,7 +111,7 @@ class Watcher(threading.Thread):
             0.0  # monotonic time of the last full look; the first one also takes up what happened while nobody looked
         )
         while True:
-            started = time.monotonic()
+            started, worked = time.monotonic(), time.thread_time()
             overdue = not full or started - full > FULL_SECONDS
             if packages.since() or growing or overdue:
                 now = look(self._store)
@@ -128,7 +128,7 @@ class Watcher(threading.Thread):
             if overdue:
                 self._store.sweep(seen)
                 full = started
-            time.sleep(max(POLL_SECONDS, (time.monotonic() - started) * (1 / SHARE - 1)))
+            time.sleep(max(POLL_SECONDS, (time.thread_time() - worked) * (1 / SHARE - 1)))
 
 
 class _Changes:
