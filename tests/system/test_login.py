@@ -6,7 +6,9 @@ import secrets
 import statistics
 import time
 from base64 import b64encode
+from collections import defaultdict
 from collections.abc import Generator
+from math import inf
 
 import pytest
 
@@ -111,28 +113,29 @@ def test_a_malformed_header_is_refused(edge: Edge, value: str) -> None:
 
 
 def test_a_refusal_takes_the_same_time_whatever_was_wrong(edge: Edge) -> None:
-    """Everyone's typical time within a third of everyone else's, in one of three attempts: the machine may be busy."""
+    """Everyone's typical time within a third of everyone else's. Of three tries the fastest counts: the machine may be busy."""
     nobody = secrets.token_hex
+    names = {user: nobody() for user in PASSWORDS}
+    fastest: dict[str, dict[str, float]] = defaultdict(lambda: dict.fromkeys(PASSWORDS, inf))
 
     def attempt() -> float:
-        seconds: dict[str, list[float]] = {}
-        for user in PASSWORDS:
+        for user, name in names.items():
             wrong = {
                 "password": basic(user, nobody()),
-                "user": basic(nobody(), nobody()),
-                "length": basic(nobody(), nobody(64)),
+                "user": basic(name, nobody()),
+                "length": basic(name, nobody(64)),
                 "header": f"Basic {nobody()}!",
             }
             for what, header in wrong.items():
                 session = edge.session()
                 start = time.monotonic()
                 assert_unauthorized(edge.request("/simple/survivor/", {"Authorization": header}, session=session))
-                seconds.setdefault(what, []).append(time.monotonic() - start)
+                fastest[what][user] = min(fastest[what][user], time.monotonic() - start)
                 session.close()
-        typical = [statistics.median(times) for times in seconds.values()]
+        typical = [statistics.median(times.values()) for times in fastest.values()]
         return max(typical) / min(typical)
 
-    assert best(attempt, 4 / 3) < 4 / 3
+    assert best(attempt, 4 / 3) < 4 / 3, dict(fastest)
 
 
 def test_the_login_s_own_address_cannot_be_asked(edge: Edge) -> None:
