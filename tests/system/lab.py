@@ -194,9 +194,13 @@ class Lab:
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     @cached_property
+    def trusted(self) -> str:
+        """The certificates that the client trusts."""
+        return str(self.client.check_output("cat /etc/ssl/certs/ca-certificates.crt"))
+
+    @cached_property
     def edge(self) -> Edge:
-        store = self.client.check_output("cat /etc/ssl/certs/ca-certificates.crt")
-        context = ssl.create_default_context(cadata=store)
+        context = ssl.create_default_context(cadata=self.trusted)
         return Edge(self.address(self.server_name), self.port, self.hostname, context)
 
     def compose(self, arguments: str) -> str:

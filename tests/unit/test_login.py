@@ -163,6 +163,29 @@ def test_an_address_that_tries_many_names_waits_in_line(login: Login, monkeypatc
         assert clean.result(10)
 
 
+def test_who_waits_too_long_is_told_to_come_back(login: Login, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everyone who waits for the same verdict; and nothing is remembered of it."""
+    monkeypatch.setattr(login_module, "WAIT_SECONDS", 0.2)
+    hold, entered = threading.Event(), threading.Event()
+    real = bcrypt.checkpw
+
+    def slow(*args: bytes) -> bool:
+        entered.set()
+        assert hold.wait(10)
+        return real(*args)
+
+    monkeypatch.setattr(bcrypt, "checkpw", slow)
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(login.check, "alice", b"wonderland")
+        assert entered.wait(10)
+        for late in [pool.submit(login.check, "bob", "pässwörd".encode()) for _ in range(2)]:
+            with pytest.raises(TooManyAttempts):
+                late.result(5)
+        hold.set()
+        assert first.result(10)
+    assert login.check("bob", "pässwörd".encode())
+
+
 def test_failures_are_forgotten_after_the_window(login: Login, monkeypatch: pytest.MonkeyPatch) -> None:
     for guess in range(FAILURES_PER_NAME):
         login.check("alice", f"guess {guess}".encode(), "192.0.2.1")

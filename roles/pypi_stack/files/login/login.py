@@ -36,12 +36,14 @@ FAILURES_PER_ADDRESS = 30
 """Wrong passwords from one address before only one of its verifications may wait. It is not shut out: offices share addresses."""
 MAX_WAITING = 48
 """Verifications that may wait. Fewer than the server has threads, so that the health check always finds one."""
+WAIT_SECONDS = 10.0
+"""How long a verification waits for its turn: on a slow machine a crowd is told to come back, before nginx gives up (js_fetch_timeout)."""
 MAX_REMEMBERED = 10_000
 """Entries of the table of verdicts."""
 
 
 class TooManyAttempts(Exception):
-    """Nothing was verified: too many wrong passwords lately, or too many verifications wait already."""
+    """Nothing was verified: too many wrong passwords lately, or too many verifications waiting, or for too long."""
 
 
 @dataclass(frozen=True)
@@ -153,9 +155,13 @@ class Login:
         self, mine: Future[Account | None], key: bytes, users: Users, name: str, password: bytes, address: str
     ) -> None:
         try:
-            with self._one_at_a_time:
+            if not self._one_at_a_time.acquire(timeout=WAIT_SECONDS):
+                raise TooManyAttempts
+            try:
                 self.verifications += 1
                 verdict = users.verify(name, password)
+            finally:
+                self._one_at_a_time.release()
         except Exception as error:  # noqa: BLE001  # whoever waits for the verdict gets it
             mine.set_exception(error)
         else:
