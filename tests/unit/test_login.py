@@ -140,10 +140,9 @@ def test_known_user_at_a_guessed_address_stays_in(login: Login) -> None:
     assert login.check("alice", b"wonderland", "192.0.2.1")
 
 
-def test_an_address_that_tries_many_names_waits_in_line(login: Login, monkeypatch: pytest.MonkeyPatch) -> None:
-    for guess in range(FAILURES_PER_ADDRESS):
-        login.check(f"name{guess}", b"guess", "192.0.2.1")
-    hold, entered = threading.Event(), threading.Event()
+def held(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
+    """From now on a verification sets the first event, and ends when the second is set."""
+    entered, hold = threading.Event(), threading.Event()
     real = bcrypt.checkpw
 
     def slow(*args: bytes) -> bool:
@@ -152,6 +151,13 @@ def test_an_address_that_tries_many_names_waits_in_line(login: Login, monkeypatc
         return real(*args)
 
     monkeypatch.setattr(bcrypt, "checkpw", slow)
+    return entered, hold
+
+
+def test_an_address_that_tries_many_names_waits_in_line(login: Login, monkeypatch: pytest.MonkeyPatch) -> None:
+    for guess in range(FAILURES_PER_ADDRESS):
+        login.check(f"name{guess}", b"guess", "192.0.2.1")
+    entered, hold = held(monkeypatch)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(login.check, "name-x", b"guess", "192.0.2.1")
         assert entered.wait(10)
@@ -166,15 +172,7 @@ def test_an_address_that_tries_many_names_waits_in_line(login: Login, monkeypatc
 def test_who_waits_too_long_is_told_to_come_back(login: Login, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everyone who waits for the same verdict; and nothing is remembered of it."""
     monkeypatch.setattr(login_module, "WAIT_SECONDS", 0.2)
-    hold, entered = threading.Event(), threading.Event()
-    real = bcrypt.checkpw
-
-    def slow(*args: bytes) -> bool:
-        entered.set()
-        assert hold.wait(10)
-        return real(*args)
-
-    monkeypatch.setattr(bcrypt, "checkpw", slow)
+    entered, hold = held(monkeypatch)
     with ThreadPoolExecutor(3) as pool:
         first = pool.submit(login.check, "alice", b"wonderland")
         assert entered.wait(10)
