@@ -96,6 +96,9 @@ CASES = {
         {"pypi_stack_http_port": 0, "pypi_stack_https_port": 65536},
         ("pypi_stack_http_port is 0. Give a port from 1 to 65535", "pypi_stack_https_port is 65536. Give a port"),
     ),
+    "variable of an earlier version": Case(
+        {"pypi_stack_max_archive_members": 20_000}, ("pypi_stack_max_archive_members has no meaning", "Remove it")
+    ),
     "relative directory": Case(
         {"pypi_directory": "opt/pypi"}, ("pypi_users_directory is 'opt/pypi/users': give an absolute path",)
     ),
