@@ -101,7 +101,7 @@ def serving(directory: Path, **environment: str) -> Iterator[Server]:
         "PYTHONPATH": f"{FILES / 'pypiserver'}:{FILES / 'login'}",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYPI_PACKAGES": str(store.packages),
-        "PYPI_INDEX": str(store.index),
+        "PYPI_INDEX": str(store.index.directory),
         "USERS_DIRECTORY": str(users),
         **environment,
     }
@@ -125,10 +125,10 @@ def reading(store: Store) -> Iterator[tuple[str, list[str]]]:
             path = unquote(path.partition("?")[0])
             asked.append(path)
             if found := re.fullmatch(r"/packages/([^/]+)\.metadata", path):
-                return str(store.index / "metadata" / f"{found[1]}.metadata")
+                return str(store.index.directory / "metadata" / f"{found[1]}.metadata")
             if found := re.fullmatch(r"/packages/([^/]+)", path):
                 return str(store.packages / found[1])
-            return str(store.index / path.lstrip("/") / ("index.json" if self._json() else "index.html"))
+            return str(store.index.directory / path.lstrip("/") / ("index.json" if self._json() else "index.html"))
 
         def guess_type(self, path: str | os.PathLike[str]) -> str:
             return JSON if str(path).endswith(".json") else super().guess_type(str(path))

@@ -149,7 +149,7 @@ def test_the_index_as_of_a_day(store: Store, add: Add, client: Client, resolver:
         os.utime(store.packages / add(wheel("lib", version)).filename, (uploaded, uploaded))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("static_index.store.SETTLE_SECONDS", 0)
-        store.refresh("lib", ())
+        store.refresh("lib", (), whole=True)
     resolve = RESOLVERS[resolver]
     assert "lib-2.0" in resolve(client, "lib")
     assert "lib-1.0" in resolve(client, "lib", option, "2003-01-01")
@@ -193,4 +193,4 @@ def test_twine_and_uv_publish(tmp_path: Path, tools: Path) -> None:
             assert "already exists" in client.run(*program, save(wheel(name, "1.0", content=b"other")), ok=False)
             lie = save((wheel(name, "3.0")[0], wheel(name, "4.0")[1]))
             assert "the form has the version '4.0'" in client.run(*program, lie, ok=False)
-        assert set(server.store.records.projects()) == {"twine", "uv"}
+        assert set(server.store.index.records.projects()) == {"twine", "uv"}
