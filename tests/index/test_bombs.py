@@ -167,8 +167,9 @@ def sleep(_file: IO[bytes]) -> None:
     time.sleep(3600)
 
 
-def grow(_file: IO[bytes]) -> None:
+def grow(_file: IO[bytes]) -> Metadata:
     bytearray(inspector.MEMORY)
+    return GOOD
 
 
 def die(_file: IO[bytes]) -> None:
