@@ -168,7 +168,7 @@ def sleep(_file: IO[bytes]) -> None:
 
 
 def grow(_file: IO[bytes]) -> Metadata:
-    bytearray(inspector.MEMORY)
+    bytes(inspector.MEMORY)  # asked for, not touched: that would take time
     return GOOD
 
 
