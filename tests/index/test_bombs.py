@@ -35,7 +35,11 @@ MEMORY = 512 << 20
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("server")) as running:
+    with serving(tmp_path_factory.mktemp("server"), PYPI_WORKERS="4") as running:
+        deadline = time.monotonic() + 60
+        while len(workers(running)) < 5:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
         yield running
 
 
