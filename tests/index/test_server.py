@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import subprocess
 import threading
@@ -130,9 +131,17 @@ def test_what_comes_beside_the_file_is_not_kept(server: Server) -> None:
 
 def test_the_edge_s_refusal_gets_into_the_status_line(server: Server) -> None:
     """After the whole body was heard, or nginx would not hear the answer."""
-    answer = server.post("carol", {}, wheel("refused", content=os.urandom(5 << 20)), **{"X-Refusal": "carol may not"})
-    assert (answer.status_code, answer.reason, answer.text) == (403, "carol may not", "carol may not\n")
-    assert not listed(server.store, "refused")
+    content_type = "multipart/form-data; boundary=b"
+    headers = {
+        "X-Refusal": "carol may not",
+        "Authorization": "Basic Y2Fyb2w6Y2Fyb2xjYXJvbA==",
+        "Content-Type": content_type,
+    }
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    connection.request("POST", "/", bytes(30 << 20), headers)
+    answer = connection.getresponse()
+    assert (answer.status, answer.reason, answer.read()) == (403, "carol may not", b"carol may not\n")
+    assert not list(server.store.spool.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -70,9 +70,10 @@ def write(contents: Mapping[Path, bytes], spool: Path) -> None:
 
 @contextmanager
 def appending(path: Path, length: int, content: bytes) -> Iterator[Callable[[], None]]:
-    """Make room behind the first so many bytes of a file, and yield what writes the content there, durably.
+    """Make room behind the first so many bytes of a file, and yield what writes the content there.
 
-    As with `staged`, that needs no more space. Until then the file ends in zeros, or as before if nothing is written.
+    As with `staged`, that needs no more space. Until then the file ends in zeros, or as before if nothing is written. It is
+    not synced: a power cut may leave zeros there.
     """
     fd, written = os.open(path, os.O_WRONLY), False
 
@@ -85,7 +86,6 @@ def appending(path: Path, length: int, content: bytes) -> Iterator[Callable[[], 
         nonlocal written
         written = True
         write_at(content)
-        os.fsync(fd)
 
     try:
         os.ftruncate(fd, length)

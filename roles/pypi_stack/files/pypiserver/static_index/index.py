@@ -109,6 +109,7 @@ class Index:
                 sealed.append(file.read(seal.packed))
         rendered = render.project(known, sealed)
         addition = records.addition(added, rendered.seals.get(len(record) + 1))
+        # What a power cut takes of a record, the file and its pages still tell: the one does not agree with the others then.
         with files.appending(self.records.path(project), len(record.content), addition) as append:
             self._write(project, core, rendered, {}, place)
             append()
