@@ -17,7 +17,11 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "packages", tmp_path / "index")
 
 
-@pytest.fixture
-def add(store: Store) -> Add:
+def adding(store: Store) -> Add:
     """Upload an artifact that claims nothing."""
     return lambda artifact: store.add(artifact[0], io.BytesIO(artifact[1]), Claims())
+
+
+@pytest.fixture
+def add(store: Store) -> Add:
+    return adding(store)

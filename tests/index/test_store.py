@@ -59,7 +59,6 @@ def test_pages_say_what_the_standards_ask(store: Store, add: Add) -> None:
         "upload-time": "2023-11-14T22:13:20.123456Z",
         "requires-python": '>=3.8,<4 "&',
         "core-metadata": {"sha256": core},
-        "dist-info-metadata": {"sha256": core},
     }
     assert "core-metadata" not in document["files"][0]
     assert links(store, "foo-bar")[filename] == {

@@ -18,7 +18,7 @@ from packaging.version import Version
 
 from .records import File
 
-FORMAT = 1  # raise it when pages change: every project is then rendered anew at the next start
+FORMAT = 2  # raise it when pages change: every project is then rendered anew at the next start
 NAMES = ("index.html", "index.html.gz", "index.json", "index.json.gz")
 
 _API = "1.1"
@@ -83,7 +83,7 @@ def _entry(file: File) -> dict[str, Any]:
     if file.requires_python:
         entry["requires-python"] = file.requires_python
     if file.metadata:
-        entry["core-metadata"] = entry["dist-info-metadata"] = {"sha256": file.metadata}
+        entry["core-metadata"] = {"sha256": file.metadata}
     if file.yanked is not None:
         entry["yanked"] = file.yanked or True
     return entry
