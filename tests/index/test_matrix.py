@@ -13,8 +13,8 @@ import ssl
 import subprocess
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import partial, reduce
 from pathlib import Path
 
 import pypi_client as role
@@ -28,9 +28,10 @@ from .clients import HERE, PROGRAMS, environment, old_python_modules, program
 from .conftest import adding
 from .serve import reading
 
-ROLE = HERE.parents[1] / "roles/pypi_client"
+ROLE, README = HERE.parents[1] / "roles/pypi_client", HERE.parents[1] / "README.md"
 STORES = yaml.safe_load((ROLE / "vars/main.yml").read_text())["__pypi_client_stores"].values()
 BUNDLE = next(store["bundle"] for store in STORES if Path(store["bundle"]).exists())
+CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"  # as the README has it, for Debian
 ALONE = """
 mount --bind "$0" "$BUNDLE"
 for file in /etc/pip.conf /etc/uv/uv.toml; do [ ! -e $file ] || mount --bind /dev/null $file; done
@@ -54,7 +55,7 @@ class Client:
     command: Sequence[str]
     variables: dict[str, str]
     uv: tuple[str, ...] = ()
-    files: dict[str, str] | None = None
+    files: dict[str, str] = field(default_factory=dict)
 
 
 def pip(name: str) -> Client:
@@ -88,8 +89,23 @@ url = "{url}"
 
 def poetry(name: str, lock: str) -> Client:
     """It has a CA bundle of its own, but reads what the role tells login shells."""
-    command = f". ./profile; exec {environment(name, HERE / lock)}/poetry install --no-interaction --no-cache"
+    command = f". ./.profile; exec {environment(name, HERE / lock)}/poetry install --no-interaction --no-cache"
     return Client(("sh", "-euc", command), {}, files={"pyproject.toml": PROJECT})
+
+
+def by_the_readme(client: Callable[..., Client], *arguments: str) -> Client:
+    """What it says of machines that the role has not set up."""
+    blocks = re.findall(r"^```\w+\n# ~/(\S+).*\n((?:.*\n)*?)```$", README.read_text(), re.MULTILINE)
+    assert [path for path, _ in blocks] == [".config/pip/pip.conf", ".config/uv/uv.toml", ".netrc", ".profile"]
+    told = (
+        ("https://pypi.example.com/simple/", "{url}"),
+        ("pypi.example.com", "localhost"),
+        ("…", "s3cr3t!"),
+        (CERTIFICATES, BUNDLE),
+    )
+    there = {path: reduce(lambda text, each: text.replace(*each), told, text) for path, text in blocks}
+    made = client(*arguments)
+    return replace(made, files=made.files | there)
 
 
 MATRIX: dict[str, Callable[[], Client]] = {
@@ -97,6 +113,9 @@ MATRIX: dict[str, Callable[[], Client]] = {
     "uv-newest-beside-old": partial(uv, "uv-newest", "uv-0.4.30"),
     "poetry-1.8": partial(poetry, "poetry-1.8", "poetry-1.8.lock"),
     "poetry-newest": partial(poetry, "newest", "clients.lock"),
+    "pip-by-the-readme": partial(by_the_readme, pip, "pip-23.0.1"),
+    "uv-by-the-readme": partial(by_the_readme, uv, "uv-newest"),
+    "poetry-by-the-readme": partial(by_the_readme, poetry, "newest", "clients.lock"),
 }
 
 
@@ -112,7 +131,7 @@ class Index:
         home.mkdir()
         subprocess.run(["uv", "venv", "--quiet", home / "venv"], check=True)
         with reading(self.store, self.tls, "alice:s3cr3t!") as (url, asked):
-            for path, text in configuration(url, client.uv).items() | (client.files or {}).items():
+            for path, text in (configuration(url, client.uv) | client.files).items():
                 (home / path).parent.mkdir(parents=True, exist_ok=True)
                 (home / path).write_text(text.replace("{url}", url))
                 (home / path).chmod(0o600)
@@ -138,7 +157,7 @@ def configuration(url: str, uv: Sequence[str]) -> dict[str, str]:
         ".config/pip/pip.conf": role.pip_conf("", "", want),
         ".config/uv/uv.toml": role.uv_toml("", "", want),
         ".netrc": role.netrc("", "", want, {"username": "alice", "password": "s3cr3t!"}),
-        "profile": role.profile(BUNDLE),
+        ".profile": role.profile(BUNDLE),
     }
 
 
@@ -184,7 +203,7 @@ def test_who_knows_metadata_asks_for_it(installed: dict[str, Future[Outcome]]) -
     asking = {
         name for name, each in installed.items() if any(path.endswith(".metadata") for path in each.result().asked)
     }
-    assert asking == {name for name in MATRIX if not re.match(r"pip-(9|19|2[0-2]|23\.[01])\.", name)}
+    assert asking == {name for name in MATRIX if not re.match(r"pip-(9|19|2[0-2]|23\.[01]|by)", name)}
 
 
 def test_uv_asks_with_its_login_at_once(installed: dict[str, Future[Outcome]]) -> None:
