@@ -254,16 +254,9 @@ def test_no_link_is_followed(tmp_path: Path, name: str) -> None:
     link.parent.mkdir(exist_ok=True)
     link.symlink_to(elsewhere)
     assert f"{link}" in refused(host) and "is a link" in refused(host)
+    step = {"base": f"{host.base}/home/ci", "path": f"{name}/x", "content": "", "mode": "0600"}
     with pytest.raises(ValueError, match="cannot be written"):
-        step = {
-            "base": f"{host.base}/home/ci",
-            "path": f"{name}/x",
-            "content": "",
-            "uid": UID,
-            "gid": GID,
-            "mode": "0600",
-        }
-        files.write(step)
+        files.write(step | {"uid": UID, "gid": GID})
     assert list(elsewhere.iterdir()) == []
 
 

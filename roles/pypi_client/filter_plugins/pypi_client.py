@@ -480,77 +480,96 @@ def _same(kind: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return all(one[key] == other[key] for key in keys)
 
 
+def _check_ground(files: Mapping[str, Any], targets: Sequence[Mapping[str, Any]]) -> None:
+    problems = [f"{place} {there['problem']}" for place, there in files.items() if "problem" in there]
+    missing = {str(target["base"]) for target in targets if not files[pypi_client_place(target)]["base"]}
+    problems += [f"{base} is no directory" for base in sorted(missing)]
+    if problems:
+        raise ValueError(f"on the host {', '.join(problems)}: put plain ones in their place, then run again")
+
+
+def _text(place: str, there: Mapping[str, Any]) -> str:
+    try:
+        return b64decode(there.get("content", "")).decode()
+    except UnicodeDecodeError:
+        raise ValueError(f"{place} on the host is not UTF-8 text: mend or remove it, then run again") from None
+
+
+def _owner(there: Mapping[str, Any], target: Mapping[str, Any] | None, secret: bool) -> dict[str, Any]:
+    """A file with a secret becomes its user's and 0600; the others keep the owner and mode they have."""
+    if target and (secret or not there["exists"]):
+        return {"uid": target["uid"], "gid": target["gid"], "mode": "0600" if secret else "0644"}
+    return {key: there.get(key) for key in ("uid", "gid", "mode")}
+
+
+def _write(file: Mapping[str, Any], content: str | None, owner: Mapping[str, Any]) -> dict[str, Any]:
+    encoded = None if content is None else b64encode(content.encode()).decode()
+    return {"base": file["base"], "path": file["path"], "content": encoded, **owner}
+
+
 def pypi_client_plan(
     seen: Mapping[str, Any],
     targets: Sequence[Mapping[str, Any]],
     users: Sequence[Mapping[str, Any]],
     want: Mapping[str, Any],
-    state: Mapping[str, str],
+    at: Mapping[str, str],
 ) -> dict[str, list[Any]]:
     """`writes`: what differs, as pypi_client_files takes it. `others`: the pip.conf files that name further indexes.
 
-    `seen` is what that module has read. A file with a secret becomes its user's and 0600; the others keep the owner and
-    mode they have. The record (at `state`) says before the first write what may be where, and after the last what is.
+    `seen` is what that module has read. The record, which is kept `at` a place, says before the first write what may be
+    where, and after the last what is.
     """
+    _check_ground(seen["files"], [] if want["remove"] else targets)
     records = seen["records"]
-    kept = {pypi_client_place(target): target for target in targets}
-    obstacles = [f"{place} {there['problem']}" for place, there in seen["files"].items() if "problem" in there]
-    if not want["remove"]:
-        homeless = {str(target["base"]) for place, target in kept.items() if not seen["files"][place]["base"]}
-        obstacles += [f"{base} is no directory" for base in sorted(homeless)]
-    if obstacles:
-        raise ValueError(f"on the host {', '.join(obstacles)}: put plain ones in their place, then run again")
+    wanted = {pypi_client_place(target): target for target in targets}
     known = {pypi_client_place(file): file for record in records for file in record["files"]}
     writes: list[dict[str, Any]] = []
     others: list[str] = []
-    for place, file in (known | kept).items():
-        there, target = seen["files"][place], kept.get(place)
-        try:
-            text = b64decode(there.get("content", "")).decode()
-        except UnicodeDecodeError:
-            raise ValueError(f"{place} on the host is not UTF-8 text: mend or remove it, then run again") from None
-        new = text
+    for place, file in (known | wanted).items():
+        there, target, kind = seen["files"][place], wanted.get(place), file["kind"]
+        text = new = _text(place, there)
         for record in records:
-            if any(pypi_client_place(each) == place for each in record["files"]) and not (
-                target and not want["remove"] and _same(file["kind"], record, want)
-            ):
-                new = _edit(file["kind"], new, place, {**want, **record, "remove": True}, {})
+            had = any(pypi_client_place(each) == place for each in record["files"])
+            if had and not (target and not want["remove"] and _same(kind, record, want)):
+                new = _edit(kind, new, place, {**want, **record, "remove": True}, {})
         if target:
-            versions = [version for entry in target["entries"] for version in seen["uv"].get(users[entry]["user"], ())]
-            trust = uv_trust_option(want["uv_trust"], versions or seen["uv"].get("nobody", ()))
-            user = users[target["entries"][0]] if target["kind"] in _SECRET else {}
-            new = _edit(file["kind"], new, place, {**want, "uv_trust": trust}, user)
-            if file["kind"] == "pip" and _without(
-                _ini_read(new, place).get("global", {}).get("extra-index-url", []), want["index_url"]
-            ):
+            readers = [users[entry]["user"] for entry in target["entries"]] or ["nobody"]
+            versions = [version for reader in readers for version in seen["uv"].get(reader, ())]
+            trust = uv_trust_option(want["uv_trust"], versions)
+            user = users[target["entries"][0]] if kind in _SECRET else {}
+            new = _edit(kind, new, place, {**want, "uv_trust": trust}, user)
+            if kind == "pip" and _further_indexes(new, place, want["index_url"]):
                 others.append(place)
-        now = {key: there.get(key) for key in ("uid", "gid", "mode")}
-        if target and not there["exists"]:
-            now = {"uid": target["uid"], "gid": target["gid"], "mode": "0644"}
-        if target and file["kind"] in _SECRET and not want["remove"]:
-            now = {"uid": target["uid"], "gid": target["gid"], "mode": "0600"}
-        if new == text and (not there["exists"] or all(there[key] == value for key, value in now.items())):
-            continue
-        gone = text.strip() and not new.strip()  # what we emptied was ours alone
-        writes.append(_write(file, None if gone else new, **now))
-    files = sorted(
-        ({key: target[key] for key in ("kind", "base", "path")} for target in targets), key=pypi_client_place
-    )
-    record = {**{key: want[key] for key in _REMEMBERED}, "files": files}
+        owner = _owner(there, target, kind in _SECRET and not want["remove"])
+        if new != text or (there["exists"] and any(there[key] != value for key, value in owner.items())):
+            emptied = text.strip() and not new.strip()  # what we emptied was ours alone
+            writes.append(_write(file, None if emptied else new, owner))
+    return {"writes": _recorded(writes, records, targets, want, at), "others": others}
+
+
+def _further_indexes(text: str, path: str, index_url: str) -> list[str]:
+    return _without(_ini_read(text, path).get("global", {}).get("extra-index-url", []), index_url)
+
+
+def _recorded(
+    writes: Sequence[Mapping[str, Any]],
+    records: Sequence[Mapping[str, Any]],
+    targets: Sequence[Mapping[str, Any]],
+    want: Mapping[str, Any],
+    at: Mapping[str, str],
+) -> list[Mapping[str, Any]]:
+    """The writes between those of the record."""
+    files = [{key: target[key] for key in ("kind", "base", "path")} for target in targets]
+    record = {key: want[key] for key in _REMEMBERED} | {"files": sorted(files, key=pypi_client_place)}
     after = [] if want["remove"] else [record]
-    if records != after:
-        owner = {"uid": 0, "gid": 0, "mode": "0600"}
 
-        def remember(what: Sequence[Any]) -> dict[str, Any]:
-            return _write(state, json.dumps(what, indent=1) + "\n" if what else None, **owner)
+    def remember(what: Sequence[Any]) -> list[dict[str, Any]]:
+        text = json.dumps(what, indent=1) + "\n" if what else None
+        return [_write(at, text, {"uid": 0, "gid": 0, "mode": "0600"})]
 
-        writes = [*([remember([*records, *after])] if writes else []), *writes, remember(after)]
-    return {"writes": writes, "others": others}
-
-
-def _write(file: Mapping[str, Any], content: str | None, **owner: Any) -> dict[str, Any]:
-    encoded = None if content is None else b64encode(content.encode()).decode()
-    return {"base": file["base"], "path": file["path"], "content": encoded, **owner}
+    if list(records) == after:
+        return list(writes)
+    return [*(remember([*records, *after]) if writes else []), *writes, *remember(after)]
 
 
 class FilterModule:
