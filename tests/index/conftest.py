@@ -26,7 +26,11 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "packages", tmp_path / "index", INSPECTOR)
 
 
-@pytest.fixture
-def add(store: Store) -> Add:
+def adding(store: Store) -> Add:
     """Upload an artifact that claims nothing."""
     return lambda artifact: upload(store, artifact)
+
+
+@pytest.fixture
+def add(store: Store) -> Add:
+    return adding(store)

@@ -15,23 +15,15 @@ import pytest
 from static_index.store import Store
 
 from .artifacts import sdist, wheel
+from .clients import HERE, environment
 from .conftest import Add
 from .serve import reading, serving
-
-# Apart from requirements.lock, since poetry and pdm pin what other tools want newer (`locked`: what pdm was tested with):
-# printf 'poetry\npdm[locked]\npip\n' | uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-#   --no-emit-index-url - --output-file tests/index/clients.lock
-LOCK = Path(__file__).with_name("clients.lock")
-VENV = Path(__file__).parents[2] / ".cache/clients"
 
 
 @pytest.fixture(scope="session")
 def tools() -> Path:
     """Where the programs are."""
-    if not (VENV / "bin/python").exists():
-        subprocess.run(["uv", "venv", "--quiet", VENV], check=True)
-    subprocess.run(["uv", "pip", "sync", "--quiet", "--require-hashes", "--python", VENV, LOCK], check=True)
-    return VENV / "bin"
+    return environment("newest", HERE / "clients.lock")
 
 
 @dataclass

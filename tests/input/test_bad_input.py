@@ -21,6 +21,7 @@ GOOD: list[dict[str, Any]] = [{"name": "alice", "role": "publisher", "password":
 # What the hosts of the cases say about themselves, whatever machine the tests run on.
 FACTS = {
     "server": ("Debian", "12.9"),
+    "client": ("Debian", "13.1"),
     "unknown": ("Gentoo", "2.17"),
 }
 
@@ -32,6 +33,7 @@ class Case:
     variables: dict[str, Any]
     says: tuple[str, ...]
     servers: tuple[str, ...] = ("server",)
+    clients: tuple[str, ...] = ()
 
 
 def users(*accounts: dict[str, Any]) -> dict[str, Any]:
@@ -111,7 +113,16 @@ CASES = {
     ),
     "unknown TLS mode": Case({"pypi_tls_mode": "yes please"}, ("pypi_tls_mode", "self_signed")),
     "no server": Case({}, ("pypi_servers has 0 hosts", "exactly one"), servers=()),
-    "nothing wrong": Case({}, ()),
+    "accounts that a client does not have": Case(
+        {
+            "pypi_client_users": [
+                {"user": name, "username": "x", "password": "y"} for name in ("root", "no-such", "nor-this", "0")
+            ]
+        },
+        ("pypi_client_users names accounts that this host does not have (0, no-such, nor-this): create them first",),
+        clients=("client",),
+    ),
+    "nothing wrong": Case({}, (), clients=("client",)),
 }
 
 
@@ -128,11 +139,16 @@ def write_facts_modules(library: Path) -> None:
 def validate(base: Path, name: str) -> Run:
     case, directory = CASES[name], base / name
     directory.mkdir()
-    hosts = {server: {"ansible_facts_modules": [f"facts_of_{server}"]} for server in case.servers}
     variables = {"pypi_users_accounts": GOOD, "pypi_ca_directory": str(directory), **case.variables}
-    group = {"hosts": hosts, "vars": {"ansible_connection": "local", **variables}}
+
+    def group(*hosts: str) -> dict[str, Any]:
+        facts = {host: {"ansible_facts_modules": [f"facts_of_{host}"]} for host in hosts}
+        here = {"ansible_connection": "local", "ansible_python_interpreter": "{{ ansible_playbook_python }}"}
+        return {"hosts": facts, "vars": here | variables}
+
     inventory = directory / "hosts.yml"
-    inventory.write_text(yaml.safe_dump({"all": {"children": {"pypi_servers": group, "pypi_clients": {}}}}))
+    groups = {"pypi_servers": group(*case.servers), "pypi_clients": group(*case.clients)}
+    inventory.write_text(yaml.safe_dump({"all": {"children": groups}}))
     environment = os.environ | {
         "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
         "ANSIBLE_NOCOLOR": "1",

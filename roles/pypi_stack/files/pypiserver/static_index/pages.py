@@ -166,9 +166,8 @@ def _entry(file: File) -> dict[str, Any]:
     }
     if file.requires_python:
         entry["requires-python"] = file.requires_python
-    if (
-        file.metadata
-    ):  # under this name only: pip 22.3 to 23.1 take the older one of HTML for something else here (PEP 714)
+    # Under this name only: pip 22.3 to 23.1 take the older one for something else in JSON (PEP 714).
+    if file.metadata:
         entry["core-metadata"] = {"sha256": file.metadata}
     if file.yanked is not None:
         entry["yanked"] = file.yanked or True
