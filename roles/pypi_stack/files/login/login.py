@@ -49,7 +49,7 @@ MAX_WAITING = 40
 MAX_FOLLOWERS = 8
 """Requests that may wait for another one's verification. With those above fewer than the server's threads: /health finds one."""
 WAIT_SECONDS = 10.0
-"""How long a verification waits for its turn: on a slow machine a crowd is told to come back, before nginx gives up (js_fetch_timeout)."""
+"""How long a verification waits for its turn: on a slow machine a crowd is told to come back, before nginx gives up (proxy_read_timeout)."""
 MAX_LINES = 300
 """Failed logins that the log tells of within the window; of the others it has the number."""
 
@@ -252,10 +252,10 @@ def _hung_up(connection: socket.socket | None) -> bool:
 
 
 def make_application(login: Login) -> Any:
-    """WSGI: 204 with `X-Login-User` and `X-Login-Role`, 202 (ask again), 401, 429 or 503.
+    """WSGI: 204 with `X-Login-User` and `X-Login-Role`, 401, 425 (ask again), 429 or 503.
 
-    `/health` and `/status` are open, `/refusal` answers as `X-Refusal-Status` and `X-Refusal` say: nginx can give no reason in a
-    status line, and that is all that twine shows.
+    `/health` and `/status` are open, `/refusal` answers what the header `X-Refusal` says ("405 Uploads go …"): nginx can give no
+    reason in a status line, and that is all that twine shows.
     """
 
     def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -269,9 +269,8 @@ def make_application(login: Login) -> Any:
         if path == "/status":
             return answer("200 OK", json.dumps({"verifications": login.verifications, "waiting": login.waiting}))
         if path == "/refusal":
-            reason = environ["HTTP_X_REFUSAL"]
-            text = ("Content-Type", "text/plain; charset=utf-8")
-            return answer(f"{environ['HTTP_X_REFUSAL_STATUS']} {reason}", f"{reason}\n", text)
+            refusal = environ["HTTP_X_REFUSAL"]
+            return answer(refusal, f"{refusal[4:]}\n", ("Content-Type", "text/plain; charset=utf-8"))
         header = environ.get("HTTP_AUTHORIZATION", "")
         # No name has a colon in it: what is malformed is nobody's, and costs as much as a wrong password.
         credential = parse_basic(header) or (f":{header}", b"")
@@ -279,7 +278,7 @@ def make_application(login: Login) -> Any:
         try:
             account = login.check(*credential, *client, partial(_hung_up, environ.get("gunicorn.socket")))
         except Pending:
-            return answer("202 Accepted")
+            return answer("425 Too Early")
         except TooManyAttempts:
             return answer("429 Too Many Requests")
         except (OSError, ValueError) as error:
