@@ -64,6 +64,8 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     body: bytes
+    reason: str
+    """Of the status line: all that twine shows."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class Edge:
             connection.request(method, path, body, {"Host": self.host_header, **(headers or {})})
             response = connection.getresponse()
             joined = {name.lower(): str(response.getheader(name)) for name in response.headers}  # several lines as one
-            return Answer(response.status, joined, response.read())
+            return Answer(response.status, joined, response.read(), response.reason)
         finally:
             if session is None:
                 connection.close()
@@ -120,9 +122,13 @@ class Edge:
         body = text.encode() + wheel.read_bytes() + b"\r\n--limit--\r\n"
         return {"Content-Type": "multipart/form-data; boundary=limit", **right(user)}, body
 
-    def upload(self, wheel: Path, user: str) -> Answer:
+    def upload(self, wheel: Path, user: str, path: str = "/") -> Answer:
         headers, body = self.form(wheel, user)
-        return self.request("/", headers, "POST", body)
+        return self.request(path, headers, "POST", body)
+
+    def takes_uploads(self) -> bool:
+        """Whether pypiserver answers, which nothing but an upload asks: here an empty one."""
+        return self.request("/", right("alice"), "POST").status == 400
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,12 @@ KNOWN = [
     f"{SURVIVOR}.metadata",
     "json",
     "health",
+    "legacy",
+    "pypi",
+    "upload",
     "_login",
+    "_upload",
+    "_refused",
     "..",
 ]
 KNOWN += [
@@ -86,6 +91,7 @@ HEADERS = st.dictionaries(
         st.sampled_from(
             [
                 "application/vnd.pypi.simple.v1+json",
+                "text/html;q=0,*/*;q=0.1",
                 "bytes=0-0,-1",
                 "gzip;q=0",
                 "*",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import ssl
 import statistics
 import time
@@ -10,7 +11,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from .lab import SURVIVOR, Edge, Lab, right, wait_until
+from .conftest import MakeWheel
+from .lab import SURVIVOR, Edge, Lab, basic, right, wait_until
 
 ALICE = f"Authorization: {right('alice')['Authorization']}\r\n"
 HOST = "Host: localhost\r\n"
@@ -35,6 +37,13 @@ REQUESTS = {
     "10,000 headers": get("/simple/", "".join(f"X-{n}: {n}\r\n" for n in range(10_000))),
     "a target of 64 kB": get("/" + "a" * 65536),
     "a project name of 4 kB": get(f"/simple/{'a' * 4000}/"),
+    "a project name longer than a file's may be": get(f"/simple/{'a' * 300}/"),
+    "one without /simple/": get(f"/{'a' * 300}/json"),
+    "a file's name longer than it may be": get(f"/packages/{'a' * 300}.whl"),
+    "its metadata": get(f"/packages/{'a' * 300}.whl.metadata"),
+    "a path of 2,000 names": get("/a" * 2000),
+    "the same below the pages": get(f"/simple{'/a' * 2000}/"),
+    "a body that belongs to no read": get("/simple/", f"Content-Length: {2**30}\r\n"),
     "1,000 ranges": get(FILE, f"Range: bytes={','.join(f'{n}-' for n in range(1000))}\r\n"),
     "a range beyond the end": get(FILE, "Range: bytes=99999999-\r\n"),
     "a body longer than allowed": post("Content-Length: 9999999999999\r\n", "x"),
@@ -128,6 +137,67 @@ def test_hostile_input(edge: Edge, name: str) -> None:
     # Whatever was smuggled behind the request was anonymous.
     assert b"PK\x03\x04" not in received or name == "1,000 ranges"
     assert edge.request("/simple/survivor/", right("alice")).status == 200
+
+
+# What an old gunicorn, behind nginx, takes for a reason to read a body of another length or to answer twice.
+QUIRKS = {
+    "old websockets": "Sec-WebSocket-Key1: x\r\n",
+    "websockets": "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n",
+    "HTTP/2": "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n",
+    "expectations": "Expect: 100-continue\r\n",
+    "underscores": "Transfer_Encoding: chunked\r\nContent_Length: 8\r\nSec_WebSocket_Key1: x\r\n",
+    "proxies": "X-Forwarded-Proto: http\r\nX-Forwarded-Ssl: off\r\nProxy-Connection: keep-alive\r\n",
+    "script names": "Script-Name: /x\r\nPath-Info: /health\r\n",
+    "methods": "X-HTTP-Method-Override: GET\r\n",
+    "trailers": "TE: trailers\r\nTrailer: Content-Length\r\nKeep-Alive: timeout=99\r\n",
+}
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunks"])
+@pytest.mark.parametrize("quirk", QUIRKS)
+def test_nothing_is_smuggled_past_nginx(edge: Edge, make: MakeWheel, quirk: str, chunked: bool) -> None:
+    """A whole upload in the body of another request, behind what ends that body for who reads it wrongly."""
+    name = f"acme-smuggled-{secrets.token_hex(4)}"
+    headers, form = edge.form(make(name, 1_000), "alice")
+    lines = "".join(
+        f"{key}: {value}\r\n" for key, value in ({"Host": "x", "Content-Length": len(form)} | headers).items()
+    )
+    body = b"8 bytes." + f"POST / HTTP/1.1\r\n{lines}\r\n".encode() + form
+    length = f"Content-Length: {len(body)}\r\n"
+    if chunked:
+        length, body = "Transfer-Encoding: chunked\r\n", b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    head = f"POST / HTTP/1.1\r\n{HEAD}{QUIRKS[quirk]}Content-Type: text/plain\r\n{length}\r\n"
+    received = talk(edge, head + body.decode("latin-1"))
+    assert len(re.findall(rb"^HTTP/1\.1 [2-5]", received, re.MULTILINE)) == 1, received
+    assert edge.request(f"/simple/{name}/", right("alice")).status == 404
+
+
+REFUSED = {
+    "a reader's": ("/", "bob", "403 bob may download but not upload"),
+    "a wrong password's": ("/", "", "401 Unauthorized"),
+    "one to a wrong address": ("/packages/", "alice", "405 Uploads go by POST to https://"),
+    "one by a wrong method": ("/legacy/", "PUT", "405 Uploads go by POST to https://"),
+}
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunks"])
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused_is_not_stored(lab: Lab, edge: Edge, name: str, chunked: bool) -> None:
+    """More than nginx has room for. The client sends everything before it looks at the answer, as twine does."""
+    path, user, expected = REFUSED[name]
+    method, user = ("PUT", "alice") if user == "PUT" else ("POST", user)
+    credential = right(user)["Authorization"] if user else basic("alice", "wrong")
+    length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {100 * 2**20}"
+    with edge.connect() as connection:
+        lines = f"{method} {path} HTTP/1.1\r\n{HOST}Authorization: {credential}\r\n{length}\r\n\r\n"
+        connection.sendall(lines.encode())
+        for _ in range(100):
+            connection.sendall(b"100000\r\n%b\r\n" % bytes(2**20) if chunked else bytes(2**20))
+        used = lab.compose("exec -T nginx du -s /tmp").split()[0]
+        connection.sendall(b"0\r\n\r\n" if chunked else b"")
+        answer = connection.recv(4096)
+    assert answer.startswith(f"HTTP/1.1 {expected}".encode()), answer
+    assert int(used) < 1000, "kB"
 
 
 def test_slow_clients_hold_nobody_up(edge: Edge) -> None:

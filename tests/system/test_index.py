@@ -5,26 +5,53 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import socket
 import subprocess
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from .conftest import MakeWheel
-from .lab import Answer, Edge, Lab, recap, right, wait_until
+from .lab import PASSWORDS, Answer, Edge, Lab, recap, right, wait_until
 from .packages import make_wheel
 
 JSON = "application/vnd.pypi.simple.v1+json"
+HTML = "application/vnd.pypi.simple.v1+html"
+LATEST_JSON, LATEST_HTML = (f"application/vnd.pypi.simple.latest+{form}" for form in ("json", "html"))
 ACCEPTED = {
     "nothing": ("", "text/html"),
     "anything": ("*/*", "text/html"),
     "a browser's": ("text/html,application/xhtml+xml,*/*;q=0.8", "text/html"),
+    "html": ("text/html", "text/html"),
+    "html of version 1": (HTML, "text/html"),  # its other name, says PEP 691
+    "the latest html": (LATEST_HTML, "text/html"),
     "json": (JSON, JSON),
-    "the latest json": ("application/vnd.pypi.simple.latest+json", JSON),
-    "pip's": (f"{JSON}, application/vnd.pypi.simple.v1+html; q=0.1, text/html; q=0.01", JSON),
+    "the latest json": (LATEST_JSON, JSON),
+    "pip's": (f"{JSON}, {HTML}; q=0.1, text/html; q=0.01", JSON),
+    "uv's": (f"{JSON}, {HTML};q=0.2, text/html;q=0.01", JSON),
+    "pdm's": (f"{JSON}, {HTML};q=0.1, text/html;q=0.01, */*;q=0.001", JSON),
+    "json in capitals": (JSON.upper(), JSON),
+    "json and anything": (f"{JSON}, */*;q=0.1", JSON),
+    "json like html": (f"{JSON}, text/html", JSON),
+    "json like anything": (f"*/*, {JSON}", JSON),
+    "no json": (f"{JSON};q=0, text/html", "text/html"),
+    "no json, by a long zero": (f"{JSON}; Q=0.000", "text/html"),
+    "json rather not": (f"{JSON};q=0.5, text/html", "text/html"),
+    "json rather not, html of version 1": (f"{JSON};q=0.5, {HTML};q=0.9", "text/html"),
+    "json rather than html": (f"text/html;q=0.5, {JSON};q=0.6", JSON),
+    "no html": ("text/html;q=0, */*", JSON),
+    "only applications": ("application/*", JSON),
+    "texts rather than json": (f"text/*;q=0.5, {JSON};q=0.4", "text/html"),
+    "with parameters": (f"{JSON};charset=utf-8;q=0.9, text/html;level=1;q=0.1", JSON),
+    "more than everything": (f"{JSON};q=2, text/html;q=0.1", "text/html"),
+    "no weight": (f"{JSON};q=, text/html;q=x", "text/html"),
+    "what does not exist": ("image/png", "text/html"),
+    "what is like it": (f"{JSON}x, application/vnd.pypi.simple.v2+json", "text/html"),
+    "commas only": (",,;,", "text/html"),
 }
 
 
@@ -144,6 +171,13 @@ def test_head_says_what_get_would(edge: Edge, wheel: Path, path: str) -> None:
         ("/simple/no-such-project/", 404, ""),
         ("/packages/no_such-1.0-py3-none-any.whl", 404, ""),
         ("/packages/.uploads/", 404, ""),
+        ("/packages/", 404, ""),
+        ("/packages", 404, ""),
+        ("/acme-forms/json", 404, ""),
+        ("/index/simple/acme-forms/index.html", 404, ""),
+        ("/simple/acme-forms/unclear", 404, ""),
+        ("/_upload", 404, ""),
+        ("/_refused", 404, ""),
     ],
 )
 def test_addresses(edge: Edge, wheel: Path, path: str, status: int, location: str) -> None:
@@ -151,10 +185,18 @@ def test_addresses(edge: Edge, wheel: Path, path: str, status: int, location: st
     assert (answer.status, answer.headers.get("location", "")) == (status, location)
 
 
-def test_what_pypiserver_still_answers_itself(edge: Edge, wheel: Path, version: str) -> None:
-    assert version in json.loads(get(edge, "/acme-forms/json").body)["releases"]
-    assert wheel.name in get(edge, "/packages/").body.decode()
-    assert get(edge, "/").status == 200
+def test_what_does_not_exist_says_where_pages_are(lab: Lab, edge: Edge) -> None:
+    answer = get(edge, "/packages/")
+    assert (
+        answer.headers["content-type"] == "text/plain; charset=utf-8" and f"{lab.url}/simple/" in answer.body.decode()
+    )
+
+
+def test_the_welcome_page_says_how_to_use_the_index(lab: Lab, edge: Edge) -> None:
+    answer = get(edge, "/")
+    assert (answer.status, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    for line in (f"index-url = {lab.url}/simple/", f'url = "{lab.url}/simple/"', f"--repository-url {lab.url}/ "):
+        assert line in answer.body.decode()
 
 
 @pytest.mark.parametrize("index", ["", "simple", "simple/"])
@@ -162,6 +204,93 @@ def test_old_index_addresses_install(lab: Lab, edge: Edge, wheel: Path, index: s
     command = "~/addresses/bin/pip download --no-input --no-cache-dir --disable-pip-version-check --no-deps --dest ~/addresses"
     lab.client.check_output("test -e ~/addresses || python3 -m venv ~/addresses")
     lab.client.check_output(f"{command} --index-url {lab.url}/{index} acme-forms 2>&1")
+
+
+# Uploads
+
+TUTORIALS = ["/", "/legacy/", "/legacy", "/simple/", "/simple", "/pypi/", "/pypi", "/upload/", "/upload", "/?:action=x"]
+
+
+@pytest.mark.parametrize("path", TUTORIALS)
+def test_an_upload_is_taken_at_every_address_of_the_tutorials(edge: Edge, make: MakeWheel, path: str) -> None:
+    wheel = make(f"acme-at-{TUTORIALS.index(path)}", 1_000)
+    answer = edge.upload(wheel, "alice", path)
+    assert answer.status == 200, answer
+    assert get(edge, f"/packages/{wheel.name}").body == wheel.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "path", ["/simple/acme-forms/", "/acme-forms/", "/acme.forms", "/packages/", "/no/such", "/_x"]
+)
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "BREW"])
+def test_nothing_else_is_changed_and_the_refusal_says_where_uploads_go(
+    lab: Lab, edge: Edge, wheel: Path, path: str, method: str
+) -> None:
+    """And no redirect, behind which a client would ask by GET and take what it gets for success."""
+    headers, body = edge.form(wheel, "alice")
+    answer = edge.request(path, headers, method, body[:1000])
+    assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD"), answer
+    assert f"POST to {lab.url}/ " in answer.body.decode()
+    assert path == "/_x" or answer.reason == answer.body.decode().strip()
+
+
+def test_twine_and_uv_say_where_uploads_go(lab: Lab, edge: Edge, make: MakeWheel) -> None:
+    wheel = lab.bring(make("acme-astray", 1_000))
+    for command in (
+        "twine upload --non-interactive --disable-progress-bar --repository-url {0}/no/such/ -u alice -p {1} {2} 2>&1",
+        "uv publish --no-progress --publish-url {0}/no/such/ -u alice -p {1} {2} 2>&1",
+    ):
+        run = lab.client.run(command.format(lab.url, PASSWORDS["alice"], wheel))
+        assert run.rc != 0 and f"to {lab.url}/ and nowhere else" in " ".join(run.stdout.split()), run.stdout
+
+
+@pytest.mark.parametrize("user", ["alice", "bob"])
+def test_what_is_too_large_says_whose_limit_it_is(lab: Lab, edge: Edge, user: str) -> None:
+    """In the status line as well. It is known from the length: nothing has to be sent."""
+    limit = str(lab.of_server.get("pypi_stack_max_upload_size", "1g"))
+    size = int(limit[:-1]) * {"m": 2**20, "g": 2**30}[limit[-1]] + 1
+    session = edge.session()
+    session.putrequest("POST", "/legacy/", skip_host=True)
+    for name, value in {"Host": edge.host_header, "Content-Length": str(size), **right(user)}.items():
+        session.putheader(name, value)
+    session.endheaders()
+    response = session.getresponse()
+    assert response.status == 413
+    assert f"Larger than {limit}" in response.reason and "pypi_stack_max_upload_size" in response.reason
+    assert response.read().decode().strip() == response.reason
+    session.close()
+
+
+def test_one_address_gets_half_of_what_uploads_there_can_be(lab: Lab, edge: Edge, wheel: Path) -> None:
+    """When that many of its uploads stand still. Nobody's reading is in their way; and when they are over, the next one is taken."""
+    share = int(lab.of_server.get("pypi_stack_pypiserver_workers", 4)) * 4
+    headers = {
+        "Host": edge.host_header,
+        "Content-Length": "1000",
+        "Content-Type": "multipart/form-data; boundary=limit",
+    }
+    lines = "".join(f"{name}: {value}\r\n" for name, value in (headers | right("alice")).items())
+    with ExitStack() as stack:
+
+        def begun() -> socket.socket:
+            slow = stack.enter_context(edge.connect(timeout=2))
+            slow.sendall(f"POST / HTTP/1.1\r\n{lines}\r\n--limit".encode())
+            return slow
+
+        def refused() -> bool:
+            try:
+                return begun().recv(1000).startswith(b"HTTP/1.1 429 Too many uploads at once")
+            except TimeoutError:
+                return False
+
+        for _ in range(share):
+            begun()
+        assert any(refused() for _ in range(3))
+        answer = edge.upload(wheel, "alice")
+        assert (answer.status, answer.headers["retry-after"]) == (429, "60") and "uploads at once" in answer.reason
+        assert get(edge, "/simple/acme-forms/").status == get(edge, f"/packages/{wheel.name}").status == 200
+        assert edge.request("/", right("bob"), "POST").status == 403, "who is refused anyway takes no place"
+    wait_until("uploads are taken again", edge.takes_uploads, 30)
 
 
 # Changes

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import statistics
 import time
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections import defaultdict
 from collections.abc import Generator
+from contextlib import closing, contextmanager
 from math import inf
 
 import pytest
@@ -176,18 +178,13 @@ def test_http_2_is_spoken(lab: Lab) -> None:
     )
 
 
-def test_a_lower_case_scheme_and_more_spaces_are_the_same_login(edge: Edge) -> None:
-    value = right("alice")["Authorization"].replace("Basic ", "basic   ")
-    assert edge.request("/simple/survivor/", {"Authorization": value}).status == 200
-
-
 class TestWhilePypiserverIsDown:
     @pytest.fixture(autouse=True, scope="class")
     def down(self, lab: Lab) -> Generator[None]:
         lab.server.check_output(f"docker stop --time 1 {lab.containers()['pypiserver']['Id']}")
         yield
         lab.compose("start pypiserver 2>&1")
-        wait_until("pypiserver answers", lambda: lab.edge.request("/packages/", right("alice")).status == 200, 30)
+        wait_until("pypiserver answers", lab.edge.takes_uploads, 30)
 
     @pytest.mark.parametrize("path", ["/", "/packages/", "/simple/", "/simple/survivor/", f"/packages/{SURVIVOR}"])
     def test_who_has_no_password_is_refused(self, edge: Edge, path: str) -> None:
@@ -223,6 +220,7 @@ def test_a_reader_is_told_why_they_cannot_upload(edge: Edge, make: MakeWheel, us
     answer = edge.upload(make(name, 2_000), user)
     assert answer.status == 403, answer
     assert user in answer.body.decode() and "publisher" in answer.body.decode()
+    assert answer.reason == answer.body.decode().strip(), "all that twine shows"
     assert edge.request(f"/simple/{name}/", right("alice")).status == 404
 
 
@@ -256,6 +254,8 @@ def test_a_login_that_cannot_be_verified_is_not_called_wrong(lab: Lab, edge: Edg
         assert edge.request("/simple/survivor/", unknown, session=edge.session(30)).status == 503
         assert edge.request("/simple/survivor/", right("bob")).status == 200
         assert_unauthorized(edge.request("/simple/survivor/"))
+        upload = edge.request("/", right("bob"), "POST", b"x")
+        assert upload.status == 403 and b"ask for the role publisher" in upload.body
     finally:
         lab.compose("start login 2>&1")
         wait_until("login answers", lambda: edge.request("/simple/", unknown).status == 401, 30)
@@ -274,3 +274,161 @@ def test_the_access_log_names_the_user(lab: Lab, edge: Edge) -> None:
     wait_until("nginx has written both lines", lambda: lines().keys() == {"200", "401"}, 5)
     assert " bob " in lines()["200"]
     assert "forged" not in lines()["401"]
+
+
+def test_the_log_of_the_login_names_who_was_guessed_at(lab: Lab, edge: Edge) -> None:
+    """And nobody whose name does not exist: it may be a password in the wrong field."""
+    astray = secrets.token_hex(8)
+    for name in ("dave", astray):
+        assert_unauthorized(edge.request("/simple/", {"Authorization": basic(name, secrets.token_hex())}))
+    said = lab.compose("logs --no-color --no-log-prefix --tail 20 login")
+    assert "login of dave failed, from " in said and "login of somebody unknown (" in said
+    assert astray not in said
+
+
+# What nginx remembers, with another nginx.conf for a while
+
+# Stands in for the login service: it takes no time, and says how often it was asked about what.
+STUB = """
+import base64, collections, http.server, json, os
+open('/tmp/stub.pid', 'w').write(str(os.getpid()))
+asked = collections.Counter()
+class Login(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.path == '/asked':
+            body = json.dumps(asked).encode()
+        else:
+            credential = self.headers['Authorization'].split()[-1]
+            asked[credential] += 1
+            right = base64.b64decode(credential + '==').startswith(b'right')
+            self.send_response(204 if right else 401)
+            self.send_header('X-Login-User', 'right')
+            self.send_header('X-Login-Role', 'reader')
+            self.end_headers()
+            return
+        self.send_response(200)
+        self.send_header('Content-Length', str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *_):
+        pass
+http.server.ThreadingHTTPServer(('', 8081), Login).serve_forever()
+"""
+
+
+@contextmanager
+def edited(lab: Lab, *changes: tuple[str, str]) -> Generator[None]:
+    """nginx with these texts in its configuration instead of others."""
+    file = f"{lab.project}/nginx/nginx.conf"
+    present = lab.server.check_output(f"cat {file}")
+    edits = " ".join(f"-e 's|{before}|{after}|'" for before, after in changes)
+    assert all(before in present for before, _ in changes), changes
+
+    def workers() -> set[str]:
+        return set(lab.server.check_output(f"pgrep -P {lab.containers()['nginx']['State']['Pid']}").split())
+
+    def reload() -> None:
+        old = workers()
+        lab.compose("exec -T nginx nginx -t -q -c /etc/pypi/nginx.conf 2>&1")
+        lab.compose("kill --signal HUP nginx 2>&1")
+        wait_until("nginx has new workers only", lambda: not old & workers(), 30)
+
+    lab.server.check_output(f"cp --preserve {file} {file}.kept && sed -i {edits} {file}")
+    try:
+        reload()
+        yield
+    finally:
+        lab.server.check_output(f"mv {file}.kept {file}")
+        reload()
+
+
+ASKED = "from urllib.request import urlopen; print(urlopen('http://127.0.0.1:8081/asked').read().decode())"
+
+
+def asked(lab: Lab) -> dict[str, int]:
+    """How often the stand-in was asked about which name and password, in whatever spelling."""
+    counted: dict[str, int] = defaultdict(int)
+    for credential, times in json.loads(lab.compose(f'exec -T login python3 -c "{ASKED}"')).items():
+        counted[b64decode(f"{credential}==").decode("latin-1")] += times
+    return counted
+
+
+@contextmanager
+def stub(lab: Lab, *changes: tuple[str, str]) -> Generator[None]:
+    inside = f"docker compose --project-directory {lab.project} exec"
+    lab.server.check_output(f"{inside} -d login python3 -c %s", STUB)
+    try:
+        ready = f'{inside} -T login python3 -c "{ASKED}"'
+        wait_until("the stand-in answers", lambda: lab.server.run(ready).rc == 0, 10)
+        with edited(lab, ("login http://login:8080/;", "login http://login:8081/;"), *changes):
+            yield
+    finally:
+        lab.server.check_output(f"{inside} -T login sh -c 'kill $(cat /tmp/stub.pid)'")
+
+
+def spellings(credential: str) -> list[str]:
+    value = b64encode(credential.encode()).decode()
+    schemes = ["Basic", "basic", "BASIC", "bAsIc"]
+    return [
+        *(f"{scheme}{' ' * spaces}{value}" for scheme in schemes for spaces in (1, 2, 70, 7000)),
+        *(f"Basic {value.rstrip('=')}{'=' * padding}" for padding in range(5)),
+        f"Basic {value}  ",
+    ]
+
+
+def test_a_credential_is_one_in_whatever_spelling(lab: Lab, edge: Edge) -> None:
+    """Who could fill the memory with spellings of their own would make nginx forget others."""
+    mark = secrets.token_hex(4)
+    names = {f"right-{mark}:password": 200, f"wrong-{mark}:passwords": 401}
+    with stub(lab):
+        for name, status in names.items():
+            answers = {edge.request("/simple/", {"Authorization": spelling}).status for spelling in spellings(name)}
+            assert answers == {status}
+        assert {name: times for name, times in asked(lab).items() if mark in name} == dict.fromkeys(names, 1)
+
+
+def test_a_full_memory_refuses_nobody_and_wrong_passwords_push_out_no_right_one(lab: Lab, edge: Edge) -> None:
+    mark = secrets.token_hex(4)
+    small = ("zone=wrong:1m", "zone=wrong:32k"), ("zone=right:4m timeout=300s evict", "zone=right:36k timeout=300s")
+    with stub(lab, *small), closing(edge.session()) as session:
+
+        def ask(name: str) -> int:
+            return edge.request("/simple/", {"Authorization": basic(name, mark)}, session=session).status
+
+        assert ask("right") == 200
+        assert {ask(f"wrong-{number}") for number in range(450)} == {401}
+        assert ask("right") == 200 and asked(lab)[f"right:{mark}"] == 1
+        assert {ask(f"right-{number}") for number in range(450)} == {200}
+        assert ask("right") == 200 and asked(lab)[f"right:{mark}"] == 1
+
+
+def test_a_verdict_ends(lab: Lab, edge: Edge) -> None:
+    mark = secrets.token_hex(4)
+
+    def again(name: str) -> bool:
+        edge.request("/simple/", {"Authorization": basic(name, mark)})
+        return asked(lab)[f"{name}:{mark}"] == 2
+
+    with stub(lab, ("zone=right:4m timeout=300s", "zone=right:4m timeout=2s")):
+        wait_until("a right one is verified again", lambda: again("right"), 30)
+        wait_until("and a wrong one", lambda: again("wrong"), 30)
+
+
+def test_who_is_removed_is_out_whatever_the_clock_does(lab: Lab, edge: Edge) -> None:
+    """What nginx keeps ends by the time of day. Stepped back by an hour, that makes an hour of the second that the users' seal has."""
+    users = f"{lab.project}/users/htpasswd"
+    with edited(lab, ("zone=users:32k timeout=1s", "zone=users:32k timeout=1h")):
+        session = edge.session()
+        assert edge.request("/simple/survivor/", right("bob"), session=session).status == 200
+        lab.server.check_output(f"cp --preserve {users} {users}.kept && sed -i /^bob:/d {users}")
+        try:
+            out = wait_until(
+                "bob is out",
+                lambda: edge.request("/simple/survivor/", right("bob"), session=session).status == 401,
+                10,
+            )
+        finally:
+            lab.server.check_output(f"mv {users}.kept {users}")
+    assert out < 1
+    wait_until("bob is in again", lambda: edge.request("/simple/survivor/", right("bob")).status == 200, 10)
+    session.close()

@@ -147,6 +147,28 @@ def test_login_and_pypiserver_have_no_way_out(lab: Lab, stack: dict[str, Any]) -
     assert probe(lab, stack, network, f"http://{lab.edge.address}:{lab.plain_port}/health") == "unreachable"
 
 
+@pytest.mark.parametrize("service", ["login", "pypiserver"])
+def test_login_and_pypiserver_reach_no_service_of_the_host(lab: Lab, stack: dict[str, Any], service: str) -> None:
+    """Not over the gateway of their own network, and not over any other address that it has."""
+    networks = json.loads(lab.server.check_output("docker network inspect $(docker network ls --quiet)"))
+    gateways = {
+        part["Gateway"] for network in networks for part in network["IPAM"]["Config"] or () if "Gateway" in part
+    }
+    addresses = sorted(gateways | {lab.edge.address})
+    assert len(addresses) >= 3
+    lab.server.check_output("systemd-run --collect --unit neighbour python3 -m http.server 9100")
+    try:
+        ask = "curl --silent --output /dev/null --max-time 3 http://127.0.0.1:9100/"
+        wait_until("the neighbour answers", lambda: lab.server.run(ask).rc == 0, 10)
+        for address in addresses:
+            said = lab.server.check_output(
+                f"docker exec {stack[service]['Id']} python3 -c %s %s", PROBE, f"http://{address}:9100/"
+            )
+            assert said == "unreachable", address
+    finally:
+        lab.server.check_output("systemctl stop neighbour")
+
+
 @pytest.mark.parametrize("path", ["/", "/simple/survivor/", "/packages/a%20b?c=d"])
 def test_plain_http_redirects(lab: Lab, path: str) -> None:
     asked = f"curl --silent --output /dev/null --write-out '%{{http_code}} %{{redirect_url}}' '{lab.hostname}:{lab.plain_port}{path}'"

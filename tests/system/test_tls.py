@@ -1,19 +1,23 @@
-"""The listener, as sslyze sees it from outside: Mozilla's intermediate profile, and a chain that clients accept."""
+"""The listeners: TLS as sslyze sees it from outside (Mozilla's intermediate profile, a chain that clients accept), what the port
+without it answers, and the headers that are on every answer."""
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
+import secrets
 import socket
 import ssl
 import subprocess
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .lab import ROOT, Edge, Lab
+from .lab import ROOT, SURVIVOR, Answer, Edge, Lab, basic, right
 
 # sslyze wants an older cryptography than the tools that are locked in requirements.lock, so it lives apart from them:
 # echo 'sslyze==VERSION' | uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
@@ -102,3 +106,104 @@ def test_sessions_are_resumed(lab: Lab, edge: Edge, version: ssl.TLSVersion) -> 
             resumed.append(connection.session_reused)
             kept = connection.session
     assert resumed == [False] + [True] * 9
+
+
+# The port without TLS
+
+
+@pytest.fixture
+def plain(lab: Lab, edge: Edge) -> Iterator[http.client.HTTPConnection]:
+    connection = http.client.HTTPConnection(edge.address, lab.plain_port, timeout=30)
+    yield connection
+    connection.close()
+
+
+def ask(connection: http.client.HTTPConnection, method: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
+    connection.request(method, "/simple/survivor/?x", body, headers)
+    answer = connection.getresponse()
+    lines = {name.lower(): value for name, value in answer.getheaders()}
+    return Answer(answer.status, lines, answer.read(), answer.reason)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_who_asks_without_a_password_is_sent_on(lab: Lab, plain: http.client.HTTPConnection, method: str) -> None:
+    answer = ask(plain, method, {}, None)
+    assert (answer.status, answer.headers["location"]) == (308, f"{lab.url}/simple/survivor/?x")
+
+
+IN_THE_CLEAR = [(method, user) for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "BREW") for user in ("alice", "")]
+
+
+@pytest.mark.parametrize(("method", "user"), [way for way in IN_THE_CLEAR if way not in (("GET", ""), ("HEAD", ""))])
+def test_a_password_or_an_upload_in_the_clear_is_refused(
+    lab: Lab, plain: http.client.HTTPConnection, method: str, user: str
+) -> None:
+    """Sent on, it would come in the clear again next time; and nobody would know."""
+    body = None if method in ("GET", "HEAD") else b"x" * 1000
+    answer = ask(plain, method, right(user) if user else {}, body)
+    assert answer.status == 403 and "location" not in answer.headers
+    assert method == "HEAD" or f"use {lab.url}/" in answer.body.decode()
+
+
+# Headers
+
+EVERYWHERE = {
+    "x-content-type-options": "nosniff",
+    "content-security-policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+}
+JSON = {"Accept": "application/vnd.pypi.simple.v1+json"}
+ANSWERS: dict[str, tuple[int, str, str, dict[str, str]]] = {
+    "a page": (200, "GET", "/simple/survivor/", {}),
+    "a page in JSON": (200, "GET", "/simple/survivor/", JSON),
+    "a page by a closer look": (200, "GET", "/simple/survivor/", {"Accept": "text/html, x/y"}),
+    "a compressed page": (200, "GET", "/simple/survivor/", {"Accept-Encoding": "gzip"}),
+    "all projects": (200, "HEAD", "/simple/", {}),
+    "welcome": (200, "GET", "/", {}),
+    "a file": (200, "GET", f"/packages/{SURVIVOR}", {}),
+    "a part of a file": (206, "GET", f"/packages/{SURVIVOR}", {"Range": "bytes=0-9"}),
+    "no such part": (416, "GET", f"/packages/{SURVIVOR}", {"Range": "bytes=99999999-"}),
+    "metadata": (200, "GET", f"/packages/{SURVIVOR}.metadata", {}),
+    "not modified": (304, "GET", f"/packages/{SURVIVOR}", {"If-None-Match": "*"}),
+    "health": (200, "GET", "/health", {}),
+    "another spelling": (301, "GET", "/simple/Survivor/", {}),
+    "no slash": (301, "GET", "/simple", {}),
+    "an old address": (303, "GET", "/survivor/", {}),
+    "nothing": (404, "GET", "/packages/", {}),
+    "the login's own": (404, "GET", "/_login", {}),
+    "nobody": (401, "GET", "/simple/", {"Authorization": ""}),
+    "nobody's upload": (401, "POST", "/", {"Authorization": ""}),
+    "a wrong password": (401, "GET", "/simple/", {"Authorization": basic("alice", "wrong")}),
+    "a reader's upload": (403, "POST", "/", right("bob")),
+    "an upload elsewhere": (405, "POST", "/survivor/", {}),
+    "too large": (413, "POST", "/", {"Content-Length": "99999999999999"}),
+    "too large where nothing is taken": (413, "GET", "/simple/", {"Content-Length": "99999999999999"}),
+    "pypiserver's own": (400, "POST", "/", {}),
+    "a header that is too long": (400, "GET", "/", {"X-Long": "x" * 40_000}),
+    "a target that is too long": (414, "GET", f"/{'x' * 40_000}", {}),
+    "a transfer encoding of nobody": (400, "POST", "/", {"Transfer-Encoding": "xchunked"}),
+    "two hosts": (400, "GET", "/", {"HOST": "x"}),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_browsers_are_kept_from_guessing_and_telling(edge: Edge, name: str) -> None:
+    """A location with a header of its own would lose these: so every kind of answer is looked at."""
+    status, method, path, headers = ANSWERS[name]
+    answer = edge.request(path, right("alice") | headers, method)
+    assert answer.status == status, answer
+    # nginx has them twice in a 416.
+    assert all(set(answer.headers.get(header, "").split(", ")) == {value} for header, value in EVERYWHERE.items())
+    assert "strict-transport-security" in answer.headers
+
+
+@pytest.mark.parametrize("status", [308, 403, 404, 400])
+def test_they_are_on_the_port_without_tls_as_well(lab: Lab, edge: Edge, status: int) -> None:
+    path = {404: f"/.well-known/acme-challenge/{secrets.token_hex()}"}.get(status, "/")
+    lines = {403: "Authorization: x\r\n", 400: f"X-Long: {'x' * 40_000}\r\n"}.get(status, "")
+    with socket.create_connection((edge.address, lab.plain_port), 10) as connection:
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n{lines}Connection: close\r\n\r\n".encode())
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        assert answer.status == status
+        assert EVERYWHERE.items() <= {name.lower(): value for name, value in answer.getheaders()}.items()

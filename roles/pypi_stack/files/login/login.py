@@ -1,10 +1,10 @@
-"""Who may come in: verifies HTTP Basic credentials (RFC 7617) against `htpasswd` and `roles.json`.
+"""Who may come in: verifies HTTP Basic credentials (RFC 7617) against the users' files.
 
 Two callers share it. nginx asks `application` (WSGI, in its own container) about every credential that it has not seen
 lately; pypiserver asks `Login.check` about every upload. It runs in the stock pypiserver image: standard library and bcrypt.
 
-bcrypt is slow on purpose. So one verification runs at a time, and one credential is verified once however many requests
-wait for it. Nothing derived from a password is kept but an HMAC under a key that dies with the process.
+bcrypt is slow on purpose. So one verification runs at a time, in fair turns, and one credential is verified once however many
+requests wait for it. Nothing derived from a password is kept but an HMAC under a key that dies with the process.
 """
 
 from __future__ import annotations
@@ -12,86 +12,132 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import ipaddress
 import json
+import logging
 import os
 import secrets
+import socket
 import threading
 import time
-from collections import Counter, OrderedDict
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import bcrypt
+from turns import TooManyAttempts, Turns
+from users import Account, Users
+
+__all__ = ["Account", "Login", "Pending", "TooManyAttempts", "make_application", "parse_basic"]
+
+log = logging.getLogger("login")
 
 REMEMBER_SECONDS = 300.0
 """How long a verdict is reused. A change of the files ends it at once."""
+MAX_WRONG = 10_000
+"""Wrong credentials that are remembered. Right ones are as many as there are users."""
 WINDOW_SECONDS = 60.0
-"""How long wrong passwords are counted."""
-FAILURES_PER_NAME = 10
-"""Wrong passwords from one address for one name before no hash is computed for that pair."""
-FAILURES_PER_ADDRESS = 30
-"""Wrong passwords from one address before only one of its verifications may wait. It is not shut out: offices share addresses."""
-MAX_WAITING = 48
-"""Verifications that may wait. Fewer than the server has threads, so that the health check always finds one."""
+"""How long a guess counts."""
+GUESSES = 10
+"""Verifications within the window for one name from one source. Those under way count, right ones do not."""
+MAX_WAITING = 40
+"""Verifications that may wait."""
+MAX_FOLLOWERS = 8
+"""Requests that may wait for another one's verification. With those above fewer than the server's threads: /health finds one."""
 WAIT_SECONDS = 10.0
-"""How long a verification waits for its turn: on a slow machine a crowd is told to come back, before nginx gives up (js_fetch_timeout)."""
-MAX_REMEMBERED = 10_000
-"""Entries of the table of verdicts."""
+"""How long a verification waits for its turn: on a slow machine a crowd is told to come back, before nginx gives up (proxy_read_timeout)."""
+MAX_LINES = 300
+"""Failed logins that the log tells of within the window; of the others it has the number."""
+
+Gone = Callable[[], bool]
+"""Whether the client that asks has hung up."""
 
 
-class TooManyAttempts(Exception):
-    """Nothing was verified: too many wrong passwords lately, or too many verifications waiting, or for too long."""
+class Pending(TooManyAttempts):
+    """The same credential is being verified, and enough wait for it: ask again in a moment."""
 
 
-@dataclass(frozen=True)
-class Account:
-    """A user, as the inventory describes them."""
+@dataclass(eq=False)
+class _Verification:
+    """One under way, and who waits for it."""
 
+    users: Users
     name: str
-    role: str = "reader"
-    projects: tuple[str, ...] = ()
+    password: bytes
+    address: str
+    connection: str
+    verdict: Future[Account | None] = field(default_factory=Future)
+    waiting: list[Gone] = field(default_factory=list)
+
+    def abandoned(self) -> bool:
+        return all(gone() for gone in self.waiting)
 
 
-@dataclass(frozen=True)
-class Users:
-    """One reading of the two files."""
+class _Verdicts:
+    """What is known of credentials. Right and wrong apart: no number of guesses makes it forget who is right."""
 
-    identity: tuple[tuple[int, int, int], ...] = ()
-    hashes: dict[str, bytes] = field(default_factory=dict)
-    accounts: dict[str, Account] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._right: dict[bytes, tuple[float, Account]] = {}
+        self._wrong: OrderedDict[bytes, float] = OrderedDict()
 
-    @staticmethod
-    def identify(directory: Path) -> tuple[tuple[int, int, int], ...]:
-        """Changes whenever either file was replaced or written. Raises FileNotFoundError."""
-        stats = [os.stat(directory / name) for name in ("htpasswd", "roles.json")]
-        return tuple((s.st_ino, s.st_mtime_ns, s.st_size) for s in stats)
+    def keep(self, key: bytes, account: Account | None) -> None:
+        if account:
+            self._right[key] = time.monotonic(), account
+            return
+        self._wrong[key] = time.monotonic()
+        if len(self._wrong) > MAX_WRONG:
+            self._wrong.popitem(last=False)
 
-    @classmethod
-    def read(cls, directory: Path) -> Users:
-        """Raises OSError for a missing file and ValueError for a malformed one."""
-        identity = cls.identify(directory)
-        lines = (directory / "htpasswd").read_text("utf-8").splitlines()
-        pairs = (line.split(":", 1) for line in lines if line and not line.startswith("#"))
-        roles = json.loads((directory / "roles.json").read_text("utf-8"))
-        accounts = {n: Account(n, r.get("role", "reader"), tuple(r.get("projects", ()))) for n, r in roles.items()}
-        return cls(identity, {name: value.encode() for name, value in pairs}, accounts)
+    def find(self, key: bytes) -> tuple[bool, Account | None]:
+        """Whether there is a verdict, and which."""
+        born, account = self._right.get(key) or (self._wrong.get(key), None)
+        return born is not None and time.monotonic() - born < REMEMBER_SECONDS, account
 
-    def verify(self, name: str, password: bytes) -> Account | None:
-        """The account, if the password is right.
 
-        A wrong answer takes the time of some user's hash, whatever was wrong. Hashes may differ in cost; which one stands in for a
-        name that does not exist depends on the name, so that asking for it again and again tells nothing either.
-        """
-        if not self.hashes:
-            return None
-        known = self.hashes.get(name)
-        stand_in = max(self.hashes.values(), key=lambda other: hmac.digest(other, name.encode(), "sha256"))
-        readable = len(password) <= 72 and b"\0" not in password  # bcrypt would look at what is before only
-        right = bcrypt.checkpw(password if readable else b"", known or stand_in)
-        return self.accounts.get(name, Account(name)) if right and readable and known else None
+class _Guesses:
+    """How often which name was tried from where. Whoever asks pays in advance, and gets it back for a right password."""
+
+    def __init__(self) -> None:
+        self._times: dict[bytes, list[float]] = {}
+        self._swept = time.monotonic()
+
+    def pay(self, who: bytes) -> float:
+        """The moment, for `give_back`. Raises TooManyAttempts."""
+        now = time.monotonic()
+        if now - self._swept > WINDOW_SECONDS:
+            self._swept = now
+            self._times = {
+                other: times for other, times in self._times.items() if times and now - times[-1] < WINDOW_SECONDS
+            }
+        lately = [moment for moment in self._times.get(who, ()) if now - moment < WINDOW_SECONDS]
+        if len(lately) >= GUESSES:
+            raise TooManyAttempts
+        self._times[who] = [*lately, now]
+        return now
+
+    def give_back(self, who: bytes, moment: float) -> None:
+        with suppress(KeyError, ValueError):  # over since
+            self._times[who].remove(moment)
+
+
+class _Diary:
+    """Tells the log who was refused, never with what. A name that nobody has may be a password in the wrong field."""
+
+    def __init__(self) -> None:
+        self._begun, self._lines = time.monotonic(), 0
+
+    def note(self, who: str, address: str) -> None:
+        if time.monotonic() - self._begun > WINDOW_SECONDS:
+            if self._lines > MAX_LINES:
+                log.warning("%d more logins failed", self._lines - MAX_LINES)
+            self._begun, self._lines = time.monotonic(), 0
+        self._lines += 1
+        if self._lines <= MAX_LINES:
+            log.warning("login of %s failed, from %.45s", who, address or "?")
 
 
 class Login:
@@ -102,80 +148,83 @@ class Login:
         self._directory = directory
         self._users = Users()
         self._key = secrets.token_bytes(32)
-        self._verdicts: OrderedDict[bytes, tuple[float, Account | None]] = OrderedDict()
-        self._pending: dict[bytes, Future[Account | None]] = {}
-        self._failures: Counter[tuple[str, ...]] = Counter()
-        self._waiting: Counter[str] = Counter()
-        self._window = time.monotonic()
+        self._verdicts = _Verdicts()
+        self._under_way: dict[bytes, _Verification] = {}
+        self._guesses = _Guesses()
+        self._turns = Turns(MAX_WAITING, WAIT_SECONDS)
+        self._diary = _Diary()
         self._lock = threading.Lock()
-        self._one_at_a_time = threading.Lock()
 
-    def check(self, name: str, password: bytes, address: str = "") -> Account | None:
-        """The account, or None for a wrong name or password.
+    def check(
+        self, name: str, password: bytes, address: str = "", connection: str = "", gone: Gone = lambda: False
+    ) -> Account | None:
+        """The account, or None for a wrong name or password. Verifications take turns by address and connection.
 
         Raises TooManyAttempts; OSError or ValueError when the files cannot be read.
         """
+        address = _network(address)
         with self._lock:
-            users = self._fresh_users()
-            message = b"\0".join([repr(users.identity).encode(), name.encode(), password])
-            key = hmac.digest(self._key, message, "sha256")
-            born, verdict = self._verdicts.get(key, (0.0, None))
-            if born and time.monotonic() - born < REMEMBER_SECONDS:
-                return verdict
-            pending = self._pending.get(key)
-            if pending is None:
-                self._admit(name, address)
-                pending = mine = self._pending[key] = Future()
-            else:
-                mine = None
-        if mine is not None:
-            self._resolve(mine, key, users, name, password, address)
-        return pending.result()
+            self._read_users()
+            key = self._digest(self._users.identity, name, password)
+            known, account = self._verdicts.find(key)
+            if known:
+                return account
+            verification, paid = self._under_way.get(key), None
+            if verification is None:
+                paid = self._guesses.pay(self._digest(address, name))
+                verification = self._under_way[key] = _Verification(self._users, name, password, address, connection)
+            elif sum(len(other.waiting) - 1 for other in self._under_way.values()) >= MAX_FOLLOWERS:
+                raise Pending
+            verification.waiting.append(gone)
+        if paid is not None:
+            self._verify(verification, key, paid)
+        return verification.verdict.result()
 
-    def _fresh_users(self) -> Users:
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a verdict."""
+        with self._lock:
+            return sum(len(verification.waiting) for verification in self._under_way.values())
+
+    def _read_users(self) -> None:
         if Users.identify(self._directory) != self._users.identity:
             self._users = Users.read(self._directory)
-            self._verdicts.clear()
-        return self._users
+            self._verdicts = _Verdicts()
 
-    def _admit(self, name: str, address: str) -> None:
-        if time.monotonic() - self._window > WINDOW_SECONDS:
-            self._window = time.monotonic()
-            self._failures.clear()
-        suspect = self._failures[(address,)] >= FAILURES_PER_ADDRESS
-        if (
-            self._failures[(address, name)] >= FAILURES_PER_NAME
-            or self._waiting.total() >= MAX_WAITING
-            or (suspect and self._waiting[address] > 0)
-        ):
-            raise TooManyAttempts
-        self._waiting[address] += 1
-
-    def _resolve(
-        self, mine: Future[Account | None], key: bytes, users: Users, name: str, password: bytes, address: str
-    ) -> None:
+    def _verify(self, asked: _Verification, key: bytes, paid: float) -> None:
+        account, failure = None, None
         try:
-            if not self._one_at_a_time.acquire(timeout=WAIT_SECONDS):
-                raise TooManyAttempts
-            try:
+            with self._turns.turn(asked.address, asked.connection, asked.abandoned):
                 self.verifications += 1
-                verdict = users.verify(name, password)
-            finally:
-                self._one_at_a_time.release()
+                account = asked.users.verify(asked.name, asked.password)
         except Exception as error:  # noqa: BLE001  # whoever waits for the verdict gets it
-            mine.set_exception(error)
+            failure = error
+        with self._lock:
+            del self._under_way[key]
+            if account or failure:
+                self._guesses.give_back(self._digest(asked.address, asked.name), paid)
+            if not failure:
+                self._verdicts.keep(key, account)
+            if not failure and not account:
+                known = asked.name in asked.users.hashes
+                who = asked.name if known else f"somebody unknown ({self._digest(asked.name)[:4].hex()})"
+                self._diary.note(who, asked.address)
+        if failure:
+            asked.verdict.set_exception(failure)
         else:
-            with self._lock:
-                self._verdicts[key] = (time.monotonic(), verdict)
-                while len(self._verdicts) > MAX_REMEMBERED:
-                    self._verdicts.popitem(last=False)
-                if verdict is None:
-                    self._failures.update([(address,), (address, name)])
-            mine.set_result(verdict)
-        finally:
-            with self._lock:
-                del self._pending[key]
-                self._waiting -= Counter({address: 1})
+            asked.verdict.set_result(account)
+
+    def _digest(self, *about: object) -> bytes:
+        return hmac.digest(self._key, repr(about).encode("utf-8", "surrogatepass"), "sha256")
+
+
+def _network(address: str) -> str:
+    """Who is counted as one: an IPv4 address, or the IPv6 network that one customer has (RFC 6177)."""
+    with suppress(ValueError):
+        ip = ipaddress.ip_address(address)
+        if isinstance(ip, ipaddress.IPv6Address):
+            return str(ip.ipv4_mapped or ipaddress.ip_network((ip, 64), strict=False))
+    return address
 
 
 def parse_basic(authorization: str) -> tuple[str, bytes] | None:
@@ -190,32 +239,54 @@ def parse_basic(authorization: str) -> tuple[str, bytes] | None:
         return None
 
 
+def _hung_up(connection: socket.socket | None) -> bool:
+    """Whether nginx has closed it: its client did not wait for the answer."""
+    if connection is None:
+        return False
+    try:
+        return not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
 def make_application(login: Login) -> Any:
-    """WSGI: 204 with `X-Login-User` and `X-Login-Role`, 401, 429 or 503; `/health` and `/status` are open."""
+    """WSGI: 204 with `X-Login-User` and `X-Login-Role`, 401, 425 (ask again), 429 or 503.
+
+    `/health` and `/status` are open, `/refusal` answers what the header `X-Refusal` says ("405 Uploads go …"): nginx can give no
+    reason in a status line, and that is all that twine shows.
+    """
 
     def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        def answer(status: str, body: bytes = b"", *headers: tuple[str, str]) -> Iterable[bytes]:
+        def answer(status: str, body: str = "", *headers: tuple[str, str]) -> Iterable[bytes]:
             start_response(status, [("Content-Length", str(len(body))), *headers])
-            return [body]
+            return [body.encode("latin-1")]
 
         path = environ["PATH_INFO"]
         if path == "/health":
-            return answer("200 OK", b"ok\n")
+            return answer("200 OK", "ok\n")
         if path == "/status":
-            return answer("200 OK", json.dumps({"verifications": login.verifications}).encode())
+            return answer("200 OK", json.dumps({"verifications": login.verifications, "waiting": login.waiting}))
+        if path == "/refusal":
+            refusal = environ["HTTP_X_REFUSAL"]
+            return answer(refusal, f"{refusal[4:]}\n", ("Content-Type", "text/plain; charset=utf-8"))
         header = environ.get("HTTP_AUTHORIZATION", "")
         # No name has a colon in it: what is malformed is nobody's, and costs as much as a wrong password.
         credential = parse_basic(header) or (f":{header}", b"")
+        client = environ.get("HTTP_X_REAL_IP", ""), environ.get("HTTP_X_CONNECTION", "")
         try:
-            account = login.check(*credential, environ.get("HTTP_X_REAL_IP", ""))
+            account = login.check(*credential, *client, partial(_hung_up, environ.get("gunicorn.socket")))
+        except Pending:
+            return answer("425 Too Early")
         except TooManyAttempts:
             return answer("429 Too Many Requests")
         except (OSError, ValueError) as error:
-            print(f"login: cannot read the users: {error}", file=environ["wsgi.errors"], flush=True)
+            log.error("cannot read the users: %s", error)
             return answer("503 Service Unavailable")
         if account is None:
             return answer("401 Unauthorized")
-        return answer("204 No Content", b"", ("X-Login-User", account.name), ("X-Login-Role", account.role))
+        return answer("204 No Content", "", ("X-Login-User", account.name), ("X-Login-Role", account.role))
 
     return application
 
