@@ -261,9 +261,13 @@ def test_what_is_too_large_says_whose_limit_it_is(lab: Lab, edge: Edge, user: st
     session.close()
 
 
-def test_one_address_gets_half_of_what_uploads_there_can_be(lab: Lab, edge: Edge, wheel: Path) -> None:
-    """When that many of its uploads stand still. Nobody's reading is in their way; and when they are over, the next one is taken."""
-    share = int(lab.of_server.get("pypi_stack_pypiserver_workers", 4)) * 4
+def test_an_account_gets_a_quarter_of_what_uploads_there_can_be(
+    lab: Lab, edge: Edge, wheel: Path, version: str, tmp_path: Path
+) -> None:
+    """When that many of its uploads stand still. Others publish from the same address, and nobody's reading is in their way; and
+    when they are over, the next one is taken.
+    """
+    share = int(lab.of_server.get("pypi_stack_pypiserver_workers", 4)) * 6
     headers = {
         "Host": edge.host_header,
         "Content-Length": "1000",
@@ -288,6 +292,7 @@ def test_one_address_gets_half_of_what_uploads_there_can_be(lab: Lab, edge: Edge
         assert any(refused() for _ in range(3))
         answer = edge.upload(wheel, "alice")
         assert (answer.status, answer.headers["retry-after"]) == (429, "60") and "uploads at once" in answer.reason
+        assert edge.upload(make_wheel("acme-beside", version, 100_000, tmp_path), "erin").status == 200
         assert get(edge, "/simple/acme-forms/").status == get(edge, f"/packages/{wheel.name}").status == 200
         assert edge.request("/", right("bob"), "POST").status == 403, "who is refused anyway takes no place"
     wait_until("uploads are taken again", edge.takes_uploads, 30)

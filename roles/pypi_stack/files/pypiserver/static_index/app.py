@@ -122,8 +122,6 @@ def make_app(store: Store, verify: Verify, *, allow_remove: bool = False) -> Any
         account = verify(user, password, address) if password is not None else None
         if account is None:
             raise HTTPError(401, "user and password, please", **{"WWW-Authenticate": 'Basic realm="pypi"'})
-        if refusal := request.get_header("X-Refusal"):  # nginx has decided; here it gets its words into the status line
-            raise HTTPError(403, refusal)
         if (request.method, request.path) != ("POST", "/"):
             raise HTTPError(404, "only uploads are taken here")
         if account.role != "publisher":
