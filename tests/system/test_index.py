@@ -361,3 +361,29 @@ def test_what_is_put_into_the_directory_appears_and_goes(lab: Lab, edge: Edge, m
     wait_until("the list of projects has it", lambda: f'"{name}/"'.encode() in get(edge, "/simple/").body, 15)
     lab.server.check_output(f"rm {packages}/{wheel.name}")
     wait_until("it is gone", lambda: status() == 404, 15)
+
+
+def test_a_page_of_very_many_files(lab: Lab, edge: Edge, version: str, tmp_path: Path) -> None:
+    """It is there compressed only, and unpacked for the few who want it plain."""
+    name = f"acme-many-{version.partition('.')[2]}"
+    for number in range(1_030):
+        make_wheel(name, f"1.{number}", 0, tmp_path)
+    mounts = lab.containers()["pypiserver"]["Mounts"]
+    [packages] = [mount["Source"] for mount in mounts if mount["Destination"] == "/data/packages"]
+    subprocess.run(
+        ["docker", "cp", "--quiet", f"{tmp_path}/.", f"{lab.container(lab.server_name)}:{packages}/"], check=True
+    )
+
+    def count() -> int:
+        answer = get(edge, f"/simple/{name}/", **{"Accept": JSON, "Accept-Encoding": "gzip"})
+        return len(json.loads(gzip.decompress(answer.body))["files"]) if answer.status == 200 else 0
+
+    wait_until("all of it is on its page", lambda: count() == 1_030, 180)
+    for accept in ("text/html", JSON, "text/html;q=0.5, */*;q=0.1"):
+        packed = get(edge, f"/simple/{name}/", **{"Accept": accept, "Accept-Encoding": "gzip"})
+        plain = get(edge, f"/simple/{name}/", Accept=accept)
+        assert (packed.headers["content-encoding"], plain.headers.get("content-encoding")) == ("gzip", None)
+        assert packed.headers["content-type"] == plain.headers["content-type"]
+        assert gzip.decompress(packed.body) == plain.body and plain.body.count(b"acme_many_") >= 1_030
+    lab.server.check_output(f"find {packages} -name '{name.replace('-', '_')}-*' -delete")
+    wait_until("it is gone", lambda: count() == 0, 60)

@@ -156,7 +156,7 @@ def _read_all(archive: zipfile.ZipFile, record: Recorded) -> None:
                     hashed.update(chunk)
         if hashed and base64.urlsafe_b64encode(hashed.digest()).rstrip(b"=").decode() != digest.rstrip("="):
             raise Refusal(f"{info.filename} is not what RECORD says: another digest")
-        if size and size != str(info.file_size):
+        if size and size.lstrip("0") != str(info.file_size or ""):
             raise Refusal(f"{info.filename} is not what RECORD says: another size")
 
 
