@@ -147,7 +147,8 @@ def test_a_bad_nginx_configuration_never_replaces_the_good_one(lab: Lab, edge: E
     """A size that looks right to our validation and that nginx cannot take."""
 
     def state() -> tuple[str, int]:
-        return lab.server.check_output(f"sha256sum {lab.project}/nginx/*"), lab.containers()["nginx"]["State"]["Pid"]
+        files = lab.server.check_output(f"find {lab.project}/nginx -type f -exec sha256sum {{}} +")
+        return files, lab.containers()["nginx"]["State"]["Pid"]
 
     before = state()
     run = lab.site(

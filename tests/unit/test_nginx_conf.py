@@ -25,7 +25,12 @@ def render(**changed: object) -> str:
         for part in ("defaults", "vars")
         for name, value in yaml.safe_load((ROLE / part / "main.yml").read_text("utf-8")).items()
     }
-    variables |= {"ansible_managed": "by Ansible", "pypi_stack_hostname": "pypi.example.com", **changed}
+    variables |= {
+        "ansible_managed": "by Ansible",
+        "pypi_stack_hostname": "pypi.example.com",
+        "__pypi_stack_edge": "code",
+        **changed,
+    }
     templar = Templar(loader=DataLoader()).copy_with_new_env(searchpath=[TEMPLATES], available_variables=variables)
     return str(templar.template(trust_as_template((TEMPLATES / "nginx.conf.j2").read_text("utf-8"))))
 
