@@ -79,6 +79,13 @@ def test_modes_are_mended(tmp_path: Path) -> None:
     assert not run("host_files", **arguments)["changed"]
 
 
+def test_a_directory_whose_mode_nobody_gave_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir(mode=0o700)
+    files = [{"name": name, "content": "1", **ME} for name in ("there/a", "new/a")]
+    run("host_files", path=str(tmp_path), files=files)
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("", "there", "new")] == [0o700, 0o700, 0o755]
+
+
 def test_a_secret_is_never_readable_meanwhile(tmp_path: Path) -> None:
     """Not even through a name that it has for a moment, whatever the umask is."""
     file = {"name": "a", "content": "1", "mode": "0600", **ME}

@@ -15,12 +15,12 @@ module: host_files
 short_description: Make a directory and the files in it what they should be
 description:
   - Every file is replaced atomically, in the order given, with its owner and mode from the first moment on.
-  - Directories above a file are made as needed, with root as their owner and mode 0755.
+  - Directories above are made as needed, with mode 0755; those that there are stay as they are.
 options:
   path: {type: path, required: true, description: The directory.}
-  owner: {type: str, default: root, description: Owner of the directory.}
-  group: {type: str, default: root, description: Group of the directory.}
-  mode: {type: raw, default: "0755", description: Mode of the directory.}
+  owner: {type: str, description: Owner of the directory; without it it stays as it is.}
+  group: {type: str, description: Group of the directory, likewise.}
+  mode: {type: raw, description: Mode of the directory, likewise; a new one gets 0755.}
   directories:
     description: Directories in it, whose content is left alone; name, owner, group and mode.
     type: list
@@ -68,8 +68,7 @@ class Tree:
 
     def attributes(self, path: str, wanted: dict[str, Any], current: str = "") -> None:
         """Owner, group, mode and the SELinux context that belongs to the path; `current` is where it is as yet."""
-        arguments = {**self.module.params, **{key: wanted[key] for key in ("owner", "group", "mode")}}
-        attributes = self.module.load_file_common_arguments(arguments, path)
+        attributes = self.module.load_file_common_arguments(wanted, path)
         attributes["path"] = current or path
         self.changed = self.module.set_fs_attributes_if_different(attributes, self.changed)
 
@@ -78,11 +77,12 @@ class Tree:
         if not os.path.isdir(path):
             above = os.path.dirname(path)
             if not os.path.isdir(above):
-                self.directory(above, {"owner": "root", "group": "root", "mode": "0755"})
+                self.directory(above, {})
             self.changed = True
             self.diffs.append({"before": "", "after": "directory\n", "after_header": path})
             if not self.module.check_mode:
                 os.mkdir(path, 0o700)
+            wanted = {**wanted, "mode": wanted.get("mode") or "0755"}
         self.attributes(path, wanted)
 
     def stale(self, files: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -119,7 +119,7 @@ class Tree:
         self.changed = True
         above = os.path.dirname(path)
         if not os.path.isdir(above):
-            self.directory(above, {"owner": "root", "group": "root", "mode": "0755"})
+            self.directory(above, {})
         if self.module.check_mode:
             return
         descriptor, temporary = tempfile.mkstemp(prefix=".host_files.", dir=above)
@@ -154,7 +154,9 @@ def main() -> None:
             "files": {"type": "list", "elements": "dict", "options": FILE, "default": []},
             "only": {"type": "list", "elements": "str", "default": []},
             "validate": {"type": "str"},
-            **{key: value for key, value in DIRECTORY.items() if key != "name"},
+            "owner": {"type": "str"},
+            "group": {"type": "str"},
+            "mode": {"type": "raw"},
         },
         supports_check_mode=True,
     )
