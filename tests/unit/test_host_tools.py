@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 LIBRARY = Path(__file__).parents[2] / "roles/host_tools/library"
-ME = {"owner": str(os.getuid()), "group": str(os.getgid())}
+ME: dict[str, Any] = {"owner": str(os.getuid()), "group": str(os.getgid())}
 
 
 def run(name: str, check: bool = False, **arguments: Any) -> dict[str, Any]:
@@ -67,7 +67,12 @@ def test_what_is_not_listed_goes_where_nothing_else_may_be_and_stays_elsewhere(t
 
 
 def test_modes_are_mended(tmp_path: Path) -> None:
-    arguments = {"path": str(tmp_path), **ME, "mode": "0750", "directories": [{"name": "d", "mode": "0700", **ME}]}
+    arguments: dict[str, Any] = {
+        "path": str(tmp_path),
+        **ME,
+        "mode": "0750",
+        "directories": [{"name": "d", "mode": "0700", **ME}],
+    }
     arguments["files"] = [{"name": "a", "content": "1", "mode": "0600", **ME}]
     run("host_files", **arguments)
     for name, mode in {"": 0o777, "d": 0o777, "a": 0o666}.items():

@@ -28,7 +28,8 @@ options:
     type: list
     elements: path
   commands:
-    description: Name to list of arguments; returned are rc, stdout and stderr, rc 127 where there is no such program.
+    description: >-
+      Name to list of arguments; returned are rc, stdout and stderr, rc 127 where there is no such program and 124 after a minute.
     type: dict
   ports:
     description: TCP ports, each with an address; returned is what keeps a service from using it, and who listens there.
@@ -39,6 +40,7 @@ options:
       port: {type: int, required: true, description: Number of the port.}
 """
 
+PATIENCE = 60  # seconds; docker waits for ever for an engine that does not start
 LISTENING = "0A"  # of the kernel's states of a TCP socket
 
 
@@ -67,9 +69,13 @@ def checksums(paths: list[str]) -> dict[str, str]:
 def run(command: list[str]) -> dict[str, Any]:
     environment = dict(os.environ, LC_ALL="C.UTF-8")
     try:
-        done = subprocess.run(command, capture_output=True, check=False, env=environment, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            command, capture_output=True, check=False, env=environment, stdin=subprocess.DEVNULL, timeout=PATIENCE
+        )
     except FileNotFoundError as error:
         return {"rc": 127, "stdout": "", "stderr": str(error)}
+    except subprocess.TimeoutExpired as error:
+        return {"rc": 124, "stdout": "", "stderr": str(error)}
     output = (text.decode("utf-8", "replace").rstrip("\n") for text in (done.stdout, done.stderr))
     return {"rc": done.returncode, **dict(zip(("stdout", "stderr"), output))}
 
