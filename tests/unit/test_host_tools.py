@@ -77,7 +77,10 @@ def test_modes_are_mended(tmp_path: Path) -> None:
     run("host_files", **arguments)
     for name, mode in {"": 0o777, "d": 0o777, "a": 0o666}.items():
         (tmp_path / name).chmod(mode)
-    assert run("host_files", check=True, **arguments)["changed"]
+    dry = run("host_files", check=True, **arguments)
+    assert dry["changed"] and {"before": {"mode": "0777"}, "after": {"mode": "0700"}} in [
+        {key: said[key] for key in ("before", "after")} for said in dry["diff"]
+    ]
     assert run("host_files", **arguments)["changed"]
     modes = {name: (tmp_path / name).stat().st_mode & 0o777 for name in ("", "d", "a")}
     assert modes == {"": 0o750, "d": 0o700, "a": 0o600}

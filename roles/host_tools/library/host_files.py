@@ -60,7 +60,7 @@ class Tree:
     def __init__(self, module: Module) -> None:
         self.module = module
         self.root: str = module.params["path"]
-        self.diffs: list[dict[str, str]] = []
+        self.diffs: list[dict[str, Any]] = []
         self.changed = False
 
     def path(self, name: str) -> str:
@@ -70,7 +70,11 @@ class Tree:
         """Owner, group, mode and the SELinux context that belongs to the path; `current` is where it is as yet."""
         attributes = self.module.load_file_common_arguments(wanted, path)
         attributes["path"] = current or path
-        self.changed = self.module.set_fs_attributes_if_different(attributes, self.changed)
+        difference: dict[str, Any] = {}
+        if self.module.set_fs_attributes_if_different(attributes, False, difference):
+            self.changed = True
+            if not current:
+                self.diffs.append({**difference, "before_header": path, "after_header": path})
 
     def directory(self, name: str, wanted: dict[str, Any]) -> None:
         path = self.path(name)
