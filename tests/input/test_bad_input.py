@@ -101,6 +101,28 @@ CASES = {
     "variable of an earlier version": Case(
         {"pypi_stack_max_archive_members": 20_000}, ("pypi_stack_max_archive_members has no meaning", "Remove it")
     ),
+    "proxy that a shell would not take": Case(
+        {"docker_host_proxy": {"https": "http://someone:Wonderland!@proxy:3128", "http": "proxy:3128"}},
+        (
+            "docker_host_proxy.http is no URL such as http://user:password@proxy.example.com:3128",
+            "docker_host_proxy.https is no URL",
+            "%40 (@)",
+        ),
+    ),
+    "exceptions from the proxy": Case(
+        {"docker_host_proxy": {"no_proxy": "a, b"}},
+        ('docker_host_proxy.no_proxy is \\"a, b\\". Give names and networks',),
+    ),
+    "address in brackets": Case(
+        {"pypi_stack_listen_address": "[::]"}, ('pypi_stack_listen_address is \\"[::]\\". Give one', "2001:db8::10")
+    ),
+    "digest that is cut": Case(
+        {"pypi_stack_nginx_image": "nginx:1.28@sha256:cafe"},
+        ('pypi_stack_nginx_image is \\"nginx:1.28@sha256:cafe\\". Give NAME:TAG or NAME:TAG@sha256:DIGEST',),
+    ),
+    "one digest and an IPv6 address": Case(
+        {"pypi_stack_nginx_image": "nginx:1.28@sha256:" + "0" * 64, "pypi_stack_listen_address": "2001:db8::1"}, ()
+    ),
     "relative directory": Case(
         {"pypi_directory": "opt/pypi"}, ("pypi_users_directory is 'opt/pypi/users': give an absolute path",)
     ),
