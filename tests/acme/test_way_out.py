@@ -53,7 +53,7 @@ def test_a_run_shows_the_password_to_nobody(lab: Lab) -> None:
     """Not to another account of the server while something is fetched, nor on the controller's screen."""
     plugin = "/usr/local/lib/docker/cli-plugins/docker-buildx"
     lab.server.check_output(f"rm {plugin}")
-    look = "while :; do cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' ' '; sleep 0.05; done"
+    look = "while :; do cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n'; sleep 0.05; done | awk '!s[$0]++'"
     watch = subprocess.Popen(
         ["docker", "exec", "--user", "nobody", lab.container(lab.server_name), "timeout", "300", "sh", "-c", look],
         stdout=subprocess.PIPE,
