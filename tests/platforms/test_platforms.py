@@ -7,10 +7,11 @@ import re
 import subprocess
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import testinfra  # type: ignore[import-untyped]
-from system.lab import Lab, wait_until
+from system.lab import Lab, recap, wait_until
 
 from .conftest import ADMINISTRATORS
 
@@ -80,6 +81,35 @@ def test_the_engine_is_the_distribution_s_or_docker_s_or_the_one_that_was_there(
             daemon = json.loads(lab.server.check_output("cat /etc/docker/daemon.json"))
             assert daemon == {"shutdown-timeout": 7, "labels": ["owner=us"]}
             assert lab.server.check_output("docker info --format '{{.Labels}}'") == "[owner=us]"
+
+
+def play(lab: Lab, host: str, playbook: str, **variables: Any) -> tuple[str, int]:
+    """What a run on this host alone said, on one line, and how many tasks changed something."""
+    run = lab.site(f"--limit={host}", playbook=playbook, **variables)
+    return " ".join(run.stdout.split()), recap(run.stdout)[host]["changed"]
+
+
+@pytest.mark.parametrize("host", ["rocky"], indirect=True)
+def test_another_key_than_docker_s_is_not_trusted(lab: Lab, host: str) -> None:
+    keys = lab.server.check_output("rpm --query gpg-pubkey")
+    fingerprint = "060A 61C5 1B55 8A7F 742B 77AA C52F EB6B 621E 9F35"  # Docker's own, which the look-alike's is not
+    said, changed = play(lab, host, "tests/platforms/key.yml", docker_host_rpm_repository_key_fingerprint=fingerprint)
+    assert "does not match" in said and changed == 0, said
+    assert lab.server.check_output("rpm --query gpg-pubkey") == keys
+    assert "gpgkey" not in lab.server.check_output("cat /etc/yum.repos.d/docker-ce.repo"), (
+        "dnf would trust what lies there"
+    )
+
+
+@pytest.mark.parametrize("host", ["adopted"], indirect=True)
+def test_what_is_dropped_from_the_variables_is_taken_out_and_what_others_set_stays(lab: Lab, host: str) -> None:
+    user = ADMINISTRATORS[host]
+    lab.server.check_output("useradd somebody-else && usermod -aG docker somebody-else")
+    said, _ = play(lab, host, "molecule/platforms/converge.yml", docker_host_users=[], docker_host_daemon_config={})
+    assert json.loads(lab.server.check_output("cat /etc/docker/daemon.json")) == {"shutdown-timeout": 7}, said
+    assert lab.server.check_output("getent group docker").split(":")[-1] == "somebody-else"
+    play(lab, host, "molecule/platforms/converge.yml")
+    assert set(lab.server.check_output("getent group docker").split(":")[-1].split(",")) == {"somebody-else", user}
 
 
 def test_what_a_container_publishes_is_reached(lab: Lab, host: str, container: str) -> None:
