@@ -429,6 +429,6 @@ def test_who_is_removed_is_out_whatever_the_clock_does(lab: Lab, edge: Edge) -> 
             )
         finally:
             lab.server.check_output(f"mv {users}.kept {users}")
-    assert out < 1
+    assert out < 5  # a tenth of a second, and a verification
     wait_until("bob is in again", lambda: edge.request("/simple/survivor/", right("bob")).status == 200, 10)
     session.close()
