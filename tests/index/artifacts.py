@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
+import hashlib
 import io
 import re
 import tarfile
@@ -31,14 +33,25 @@ def wheel(
         f"{stem}.dist-info/METADATA": metadata(name, version, *fields),
         f"{stem}.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
-    contents[f"{stem}.dist-info/RECORD"] = "".join(f"{path},,\n" for path in (*contents, f"{stem}.dist-info/RECORD"))
+    record = f"{stem}.dist-info/RECORD"
+    contents[record] = "written last"
     contents.update({path.format(stem=stem): text for path, text in (members or {}).items()})
+    if contents[record] == "written last":
+        lines = [recorded(path, text) for path, text in contents.items() if text and path != record]
+        contents[record] = "".join([*lines, f"{record},,\n"])
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", compression) as archive:
         for path, text in contents.items():
             if text:
                 archive.writestr(zipfile.ZipInfo(path), text, compression)
     return filename or f"{stem}-py3-none-any.whl", buffer.getvalue()
+
+
+def recorded(path: str, text: str | bytes) -> str:
+    """A file's line in RECORD (binary distribution format)."""
+    content = text.encode() if isinstance(text, str) else text
+    digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+    return f"{path},sha256={digest},{len(content)}\n"
 
 
 def tar(members: Mapping[str, str | bytes]) -> bytes:

@@ -8,10 +8,12 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -101,7 +103,7 @@ def serving(directory: Path, **environment: str) -> Iterator[Server]:
         "PYTHONPATH": f"{FILES / 'pypiserver'}:{FILES / 'login'}",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYPI_PACKAGES": str(store.packages),
-        "PYPI_INDEX": str(store.index),
+        "PYPI_INDEX": str(store.index.directory),
         "USERS_DIRECTORY": str(users),
         **environment,
     }
@@ -114,24 +116,49 @@ def serving(directory: Path, **environment: str) -> Iterator[Server]:
 
 
 @contextmanager
-def reading(store: Store) -> Iterator[tuple[str, list[str]]]:
-    """What nginx does for readers, in its simplest form: address of the simple index, and the paths asked for."""
+def reading(store: Store, tls: ssl.SSLContext | None = None, login: str = "") -> Iterator[tuple[str, list[str]]]:
+    """What nginx does for readers, in its simplest form: address of the simple index, and the paths asked for.
+
+    Without the `login`, a name and password with a colon between, the path is noted as "401".
+    """
     asked: list[str] = []
+    right = f"Basic {b64encode(login.encode()).decode()}"
 
     class Reader(SimpleHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        packed = False
+
+        def do_GET(self) -> None:
+            if not login or self.headers.get("Authorization") == right:
+                return super().do_GET()
+            asked.append("401")
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Basic realm="index"')
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
 
         def translate_path(self, path: str) -> str:
-            path = unquote(path.partition("?")[0])
+            path, self.packed = unquote(path.partition("?")[0]), False
             asked.append(path)
             if found := re.fullmatch(r"/packages/([^/]+)\.metadata", path):
-                return str(store.index / "metadata" / f"{found[1]}.metadata")
+                return str(store.index.directory / "metadata" / f"{found[1]}.metadata")
             if found := re.fullmatch(r"/packages/([^/]+)", path):
                 return str(store.packages / found[1])
-            return str(store.index / path.lstrip("/") / ("index.json" if self._json() else "index.html"))
+            page = store.index.directory / path.lstrip("/") / ("index.json" if self._json() else "index.html")
+            self.packed = "gzip" in self.headers.get("Accept-Encoding", "")
+            return f"{page}.gz" if self.packed else str(page)
 
         def guess_type(self, path: str | os.PathLike[str]) -> str:
-            return JSON if str(path).endswith(".json") else super().guess_type(str(path))
+            return (
+                JSON
+                if str(path).removesuffix(".gz").endswith(".json")
+                else super().guess_type(str(path).removesuffix(".gz"))
+            )
+
+        def end_headers(self) -> None:
+            if self.packed:
+                self.send_header("Content-Encoding", "gzip")
+            super().end_headers()
 
         def log_message(self, *_args: object) -> None:
             pass
@@ -140,8 +167,10 @@ def reading(store: Store) -> Iterator[tuple[str, list[str]]]:
             return JSON in self.headers.get("Accept", "")
 
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), Reader)
+    if tls:  # the handshake is for the thread of the connection: here it would hold up everybody
+        httpd.socket = tls.wrap_socket(httpd.socket, server_side=True, do_handshake_on_connect=False)
     threading.Thread(target=httpd.serve_forever, daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{httpd.server_port}/simple/", asked
+        yield f"{'https://localhost' if tls else 'http://127.0.0.1'}:{httpd.server_port}/simple/", asked
     finally:
         httpd.shutdown()

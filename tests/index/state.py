@@ -25,39 +25,45 @@ class _Links(HTMLParser):
 
 def links(store: Store, project: str) -> dict[str, dict[str, str | None]]:
     """The HTML page's links by file name."""
-    html = (store.index / "simple" / project / "index.html").read_text()
+    html = content(store, project, "index.html").decode()
     return {unquote(urlsplit(link["href"] or "").path.rpartition("/")[2]): link for link in _Links(html).links}
 
 
 def page(store: Store, project: str) -> dict[str, Any]:
     """The JSON page."""
-    content: dict[str, Any] = json.loads((store.index / "simple" / project / "index.json").read_bytes())
-    return content
+    document: dict[str, Any] = json.loads(content(store, project, "index.json"))
+    return document
+
+
+def content(store: Store, project: str, name: str) -> bytes:
+    """A page, plain or unpacked, as nginx would have it."""
+    path = store.index.directory / "simple" / project / name
+    return path.read_bytes() if path.exists() else gzip.decompress(path.with_name(f"{name}.gz").read_bytes())
 
 
 def check_whole(store: Store, *, settled: bool = True) -> None:
     """Every page names only whole files and the metadata that is there. `settled`: and all pages agree."""
-    for folder in (path for path in (store.index / "simple").iterdir() if path.is_dir()):
-        if not settled and not (folder / "index.json").exists():
+    for folder in (path for path in (store.index.directory / "simple").iterdir() if path.is_dir()):
+        if not settled and not (folder / "index.json.gz").exists():
             continue
         files = page(store, folder.name)["files"]
         for file in files:
-            content = (store.packages / file["filename"]).read_bytes()
-            assert len(content) == file["size"]
-            assert hashlib.sha256(content).hexdigest() == file["hashes"]["sha256"]
+            packed = (store.packages / file["filename"]).read_bytes()
+            assert len(packed) == file["size"]
+            assert hashlib.sha256(packed).hexdigest() == file["hashes"]["sha256"]
             if "core-metadata" in file:
-                metadata = (store.index / "metadata" / f"{file['filename']}.metadata").read_bytes()
+                metadata = (store.index.directory / "metadata" / f"{file['filename']}.metadata").read_bytes()
                 assert hashlib.sha256(metadata).hexdigest() == file["core-metadata"]["sha256"]
         if settled:
             assert links(store, folder.name).keys() == {file["filename"] for file in files}
             for name in ("index.html", "index.json"):
-                assert gzip.decompress((folder / f"{name}.gz").read_bytes()) == (folder / name).read_bytes()
+                assert gzip.decompress((folder / f"{name}.gz").read_bytes()) == content(store, folder.name, name)
 
 
 def tree(store: Store) -> dict[str, bytes]:
     """Every visible file of the index."""
     return {
-        str(path.relative_to(store.index)): path.read_bytes()
-        for path in store.index.rglob("*")
-        if path.is_file() and not path.relative_to(store.index).parts[0].startswith(".")
+        str(path.relative_to(store.index.directory)): path.read_bytes()
+        for path in store.index.directory.rglob("*")
+        if path.is_file() and not path.relative_to(store.index.directory).parts[0].startswith(".")
     }

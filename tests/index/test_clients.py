@@ -15,23 +15,15 @@ import pytest
 from static_index.store import Store
 
 from .artifacts import sdist, wheel
+from .clients import HERE, environment
 from .conftest import Add
 from .serve import reading, serving
-
-# Apart from requirements.lock, since poetry and pdm pin what other tools want newer (`locked`: what pdm was tested with):
-# printf 'poetry\npdm[locked]\npip\n' | uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-#   --no-emit-index-url - --output-file tests/index/clients.lock
-LOCK = Path(__file__).with_name("clients.lock")
-VENV = Path(__file__).parents[2] / ".cache/clients"
 
 
 @pytest.fixture(scope="session")
 def tools() -> Path:
     """Where the programs are."""
-    if not (VENV / "bin/python").exists():
-        subprocess.run(["uv", "venv", "--quiet", VENV], check=True)
-    subprocess.run(["uv", "pip", "sync", "--quiet", "--require-hashes", "--python", VENV, LOCK], check=True)
-    return VENV / "bin"
+    return environment("newest", HERE / "clients.lock")
 
 
 @dataclass
@@ -149,7 +141,7 @@ def test_the_index_as_of_a_day(store: Store, add: Add, client: Client, resolver:
         os.utime(store.packages / add(wheel("lib", version)).filename, (uploaded, uploaded))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("static_index.store.SETTLE_SECONDS", 0)
-        store.refresh("lib", ())
+        store.refresh("lib", (), whole=True)
     resolve = RESOLVERS[resolver]
     assert "lib-2.0" in resolve(client, "lib")
     assert "lib-1.0" in resolve(client, "lib", option, "2003-01-01")
@@ -193,4 +185,4 @@ def test_twine_and_uv_publish(tmp_path: Path, tools: Path) -> None:
             assert "already exists" in client.run(*program, save(wheel(name, "1.0", content=b"other")), ok=False)
             lie = save((wheel(name, "3.0")[0], wheel(name, "4.0")[1]))
             assert "the form has the version '4.0'" in client.run(*program, lie, ok=False)
-        assert set(server.store.records.projects()) == {"twine", "uv"}
+        assert set(server.store.index.records.projects()) == {"twine", "uv"}

@@ -16,10 +16,11 @@ from static_index.errors import Conflict, NotFound
 from static_index.store import Store
 
 from .artifacts import wheel
+from .conftest import INSPECTOR, upload
 from .disk import Disks
 from .serve import serving
 from .state import check_whole, links, page
-from .test_store import before_step, restart, upload
+from .test_store import before_step, restart
 
 LOST = {
     "nothing more": lambda _disks: None,  # is on the disks than what was synced
@@ -30,7 +31,7 @@ every_kind_of_loss = pytest.mark.parametrize("lose", LOST.values(), ids=LOST)
 
 
 def store_on(root: Path) -> Store:
-    return Store(root / "packages", root / "index")
+    return Store(root / "packages", root / "index", INSPECTOR)
 
 
 def settle(store: Store) -> None:

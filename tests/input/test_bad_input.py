@@ -21,6 +21,7 @@ GOOD: list[dict[str, Any]] = [{"name": "alice", "role": "publisher", "password":
 # What the hosts of the cases say about themselves, whatever machine the tests run on.
 FACTS = {
     "server": ("Debian", "12.9"),
+    "client": ("Debian", "13.1"),
     "unknown": ("Gentoo", "2.17"),
 }
 
@@ -32,6 +33,7 @@ class Case:
     variables: dict[str, Any]
     says: tuple[str, ...]
     servers: tuple[str, ...] = ("server",)
+    clients: tuple[str, ...] = ()
 
 
 def users(*accounts: dict[str, Any]) -> dict[str, Any]:
@@ -96,6 +98,31 @@ CASES = {
         {"pypi_stack_http_port": 0, "pypi_stack_https_port": 65536},
         ("pypi_stack_http_port is 0. Give a port from 1 to 65535", "pypi_stack_https_port is 65536. Give a port"),
     ),
+    "variable of an earlier version": Case(
+        {"pypi_stack_max_archive_members": 20_000}, ("pypi_stack_max_archive_members has no meaning", "Remove it")
+    ),
+    "proxy that a shell would not take": Case(
+        {"docker_host_proxy": {"https": "http://someone:Wonderland!@proxy:3128", "http": "proxy:3128"}},
+        (
+            "docker_host_proxy.http is no URL such as http://user:password@proxy.example.com:3128",
+            "docker_host_proxy.https is no URL",
+            "%40 (@)",
+        ),
+    ),
+    "exceptions from the proxy": Case(
+        {"docker_host_proxy": {"no_proxy": "a, b"}},
+        ('docker_host_proxy.no_proxy is \\"a, b\\". Give names and networks',),
+    ),
+    "address in brackets": Case(
+        {"pypi_stack_listen_address": "[::]"}, ('pypi_stack_listen_address is \\"[::]\\". Give one', "2001:db8::10")
+    ),
+    "digest that is cut": Case(
+        {"pypi_stack_nginx_image": "nginx:1.28@sha256:cafe"},
+        ('pypi_stack_nginx_image is \\"nginx:1.28@sha256:cafe\\". Give NAME:TAG or NAME:TAG@sha256:DIGEST',),
+    ),
+    "one digest and an IPv6 address": Case(
+        {"pypi_stack_nginx_image": "nginx:1.28@sha256:" + "0" * 64, "pypi_stack_listen_address": "2001:db8::1"}, ()
+    ),
     "relative directory": Case(
         {"pypi_directory": "opt/pypi"}, ("pypi_users_directory is 'opt/pypi/users': give an absolute path",)
     ),
@@ -108,7 +135,16 @@ CASES = {
     ),
     "unknown TLS mode": Case({"pypi_tls_mode": "yes please"}, ("pypi_tls_mode", "self_signed")),
     "no server": Case({}, ("pypi_servers has 0 hosts", "exactly one"), servers=()),
-    "nothing wrong": Case({}, ()),
+    "accounts that a client does not have": Case(
+        {
+            "pypi_client_users": [
+                {"user": name, "username": "x", "password": "y"} for name in ("root", "no-such", "nor-this", "0")
+            ]
+        },
+        ("pypi_client_users names accounts that this host does not have (0, no-such, nor-this): create them first",),
+        clients=("client",),
+    ),
+    "nothing wrong": Case({}, (), clients=("client",)),
 }
 
 
@@ -125,11 +161,16 @@ def write_facts_modules(library: Path) -> None:
 def validate(base: Path, name: str) -> Run:
     case, directory = CASES[name], base / name
     directory.mkdir()
-    hosts = {server: {"ansible_facts_modules": [f"facts_of_{server}"]} for server in case.servers}
     variables = {"pypi_users_accounts": GOOD, "pypi_ca_directory": str(directory), **case.variables}
-    group = {"hosts": hosts, "vars": {"ansible_connection": "local", **variables}}
+
+    def group(*hosts: str) -> dict[str, Any]:
+        facts = {host: {"ansible_facts_modules": [f"facts_of_{host}"]} for host in hosts}
+        here = {"ansible_connection": "local", "ansible_python_interpreter": "{{ ansible_playbook_python }}"}
+        return {"hosts": facts, "vars": here | variables}
+
     inventory = directory / "hosts.yml"
-    inventory.write_text(yaml.safe_dump({"all": {"children": {"pypi_servers": group, "pypi_clients": {}}}}))
+    groups = {"pypi_servers": group(*case.servers), "pypi_clients": group(*case.clients)}
+    inventory.write_text(yaml.safe_dump({"all": {"children": groups}}))
     environment = os.environ | {
         "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
         "ANSIBLE_NOCOLOR": "1",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from .conftest import MakeWheel
-from .lab import PASSWORDS, SURVIVOR, Lab
+from .lab import PASSWORDS, ROOT, SURVIVOR, Lab
 
 QUIET = "--no-input --disable-pip-version-check --no-cache-dir"
 
@@ -21,6 +23,10 @@ def pip(lab: Lab) -> str:
 
 def sha256(path: Path) -> str:
     return hashlib.file_digest(path.open("rb"), "sha256").hexdigest()
+
+
+def scope(lab: Lab) -> str:
+    return str(lab.of_client.get("pypi_client_scope", "system"))
 
 
 UPLOADS = {
@@ -59,11 +65,10 @@ def test_pip_lists_the_versions(lab: Lab, pip: str) -> None:
 
 
 def test_uv_resolves_with_hashes(lab: Lab) -> None:
-    resolved = lab.client.check_output(
-        "echo survivor | uv pip compile --quiet --no-cache --generate-hashes --no-header -"
-    )
+    resolved = lab.client.run("echo survivor | uv pip compile --no-cache --generate-hashes --no-header -")
     on_disk = lab.client.check_output(f"sha256sum ~/{SURVIVOR}").split()[0]
-    assert "survivor==1.0" in resolved and f"--hash=sha256:{on_disk}" in resolved
+    assert "survivor==1.0" in resolved.stdout and f"--hash=sha256:{on_disk}" in resolved.stdout
+    assert "warning" not in resolved.stderr, resolved.stderr
 
 
 @pytest.mark.parametrize("tool", UPLOADS)
@@ -106,6 +111,66 @@ def test_who_has_no_credentials_gets_none_of_the_packages(lab: Lab, pip: str) ->
         f"HOME=/nonexistent {pip} download {QUIET} -vv --no-deps --dest /tmp/x --index-url {lab.url}/simple/ survivor 2>&1"
     )
     assert refused.rc != 0 and "401 Client Error" in refused.stdout, refused.stdout
+
+
+def test_a_login_shell_knows_the_ca(lab: Lab) -> None:
+    """For requests, which brings CAs of its own; in the scope `user` the others' shells are left alone."""
+    said = lab.client.check_output("bash -lc 'echo $REQUESTS_CA_BUNDLE $SSL_CERT_FILE'")
+    bundle = "/etc/ssl/certs/ca-certificates.crt"
+    assert said.split() == ([bundle] * 2 if scope(lab) == "system" else [])
+
+
+def test_another_address_leaves_nothing_of_the_old_one(lab: Lab) -> None:
+    places = "/etc/pip.conf /etc/uv /etc/profile.d /home/admin/.netrc /home/admin/.pypirc /home/admin/.config /var/lib/private-pypi"
+    look = f"sudo sh -c 'grep -r \"\" {places} 2>/dev/null; true'"
+    before = lab.client.check_output(look)
+    assert lab.hostname in before
+    other = {"pypi_hostname": "moved.example.com", "pypi_client_repository": "elsewhere"}
+    other["pypi_client_scope"] = "user" if scope(lab) == "system" else "system"
+    try:
+        run = lab.site(playbook="playbooks/clients.yml", **other)
+        assert run.returncode == 0, run.stdout[-5000:]
+        after = lab.client.check_output(look)
+        assert "moved.example.com" in after and lab.hostname not in after
+    finally:
+        assert lab.site(playbook="playbooks/clients.yml").returncode == 0
+    assert sorted(lab.client.check_output(look).splitlines()) == sorted(before.splitlines())
+
+
+def test_the_docker_build_of_the_readme_asks_nobody_else(lab: Lab, tmp_path: Path) -> None:
+    """By the server's engine, with the client's files. test_dry_run.py looks for the password in what is left of it."""
+    readme = (ROOT / "README.md").read_text()
+    (dockerfile,) = re.findall(r"^```dockerfile\nFROM .*\n((?:.*\n)*?)```$", readme, re.MULTILINE)
+    (command,) = re.findall(r"^    (docker build --secret(?:.*\\\n)*.*)$", readme, re.MULTILINE)
+    pip_conf = "/etc/pip.conf" if scope(lab) == "system" else "/home/admin/.config/pip/pip.conf"
+    files = {
+        ".netrc": lab.client.check_output("cat ~/.netrc"),
+        "etc/pip.conf": lab.client.check_output(f"cat {pip_conf}"),
+        "etc/ssl/certs/ca-certificates.crt": lab.trusted,
+        "build/Dockerfile": f"FROM pypiserver/pypiserver:v2.4.1\n{dockerfile}",
+        "build/requirements.txt": "survivor\n",
+    }
+    for name, text in files.items():
+        (tmp_path / "readme" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "readme" / name).write_text(text + "\n")
+    # The names of the lab are known to the hosts, and the host itself is reached from its own network only.
+    network = f"--network host --add-host {lab.hostname}:{lab.address(lab.server_name)} --progress plain --tag readme"
+    command = command.replace("docker build", f"docker build {network}").replace("src=/", "src=$HOME/")
+    server = lab.container(lab.server_name)
+    try:
+        subprocess.run(["docker", "cp", "--quiet", tmp_path / "readme", f"{server}:/root/readme"], check=True)
+        said = lab.server.check_output(
+            f"cd /root/readme/build && export HOME=/root/readme DOCKER_BUILDKIT=1 && {command} 2>&1"
+        )
+    finally:
+        lab.server.check_output("rm -rf /root/readme")
+    assert f"Looking in indexes: {lab.url}/simple/" in said and "Successfully installed survivor-1.0" in said, said
+    assert (
+        lab.server.check_output(
+            "docker run --rm --entrypoint python3 readme -c 'import survivor; print(survivor.__version__)'"
+        )
+        == "1.0"
+    )
 
 
 def test_lines_of_others_are_still_there(lab: Lab) -> None:

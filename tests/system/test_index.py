@@ -261,9 +261,13 @@ def test_what_is_too_large_says_whose_limit_it_is(lab: Lab, edge: Edge, user: st
     session.close()
 
 
-def test_one_address_gets_half_of_what_uploads_there_can_be(lab: Lab, edge: Edge, wheel: Path) -> None:
-    """When that many of its uploads stand still. Nobody's reading is in their way; and when they are over, the next one is taken."""
-    share = int(lab.of_server.get("pypi_stack_pypiserver_workers", 4)) * 4
+def test_an_account_gets_a_quarter_of_what_uploads_there_can_be(
+    lab: Lab, edge: Edge, wheel: Path, version: str, tmp_path: Path
+) -> None:
+    """When that many of its uploads stand still. Others publish from the same address, and nobody's reading is in their way; and
+    when they are over, the next one is taken.
+    """
+    share = int(lab.of_server.get("pypi_stack_pypiserver_workers", 4)) * 6
     headers = {
         "Host": edge.host_header,
         "Content-Length": "1000",
@@ -288,6 +292,7 @@ def test_one_address_gets_half_of_what_uploads_there_can_be(lab: Lab, edge: Edge
         assert any(refused() for _ in range(3))
         answer = edge.upload(wheel, "alice")
         assert (answer.status, answer.headers["retry-after"]) == (429, "60") and "uploads at once" in answer.reason
+        assert edge.upload(make_wheel("acme-beside", version, 100_000, tmp_path), "erin").status == 200
         assert get(edge, "/simple/acme-forms/").status == get(edge, f"/packages/{wheel.name}").status == 200
         assert edge.request("/", right("bob"), "POST").status == 403, "who is refused anyway takes no place"
     wait_until("uploads are taken again", edge.takes_uploads, 30)
@@ -356,3 +361,29 @@ def test_what_is_put_into_the_directory_appears_and_goes(lab: Lab, edge: Edge, m
     wait_until("the list of projects has it", lambda: f'"{name}/"'.encode() in get(edge, "/simple/").body, 15)
     lab.server.check_output(f"rm {packages}/{wheel.name}")
     wait_until("it is gone", lambda: status() == 404, 15)
+
+
+def test_a_page_of_very_many_files(lab: Lab, edge: Edge, version: str, tmp_path: Path) -> None:
+    """It is there compressed only, and unpacked for the few who want it plain."""
+    name = f"acme-many-{version.partition('.')[2]}"
+    for number in range(1_030):
+        make_wheel(name, f"1.{number}", 0, tmp_path)
+    mounts = lab.containers()["pypiserver"]["Mounts"]
+    [packages] = [mount["Source"] for mount in mounts if mount["Destination"] == "/data/packages"]
+    subprocess.run(
+        ["docker", "cp", "--quiet", f"{tmp_path}/.", f"{lab.container(lab.server_name)}:{packages}/"], check=True
+    )
+
+    def count() -> int:
+        answer = get(edge, f"/simple/{name}/", **{"Accept": JSON, "Accept-Encoding": "gzip"})
+        return len(json.loads(gzip.decompress(answer.body))["files"]) if answer.status == 200 else 0
+
+    wait_until("all of it is on its page", lambda: count() == 1_030, 180)
+    for accept in ("text/html", JSON, "text/html;q=0.5, */*;q=0.1"):
+        packed = get(edge, f"/simple/{name}/", **{"Accept": accept, "Accept-Encoding": "gzip"})
+        plain = get(edge, f"/simple/{name}/", Accept=accept)
+        assert (packed.headers["content-encoding"], plain.headers.get("content-encoding")) == ("gzip", None)
+        assert packed.headers["content-type"] == plain.headers["content-type"]
+        assert gzip.decompress(packed.body) == plain.body and plain.body.count(b"acme_many_") >= 1_030
+    lab.server.check_output(f"find {packages} -name '{name.replace('-', '_')}-*' -delete")
+    wait_until("it is gone", lambda: count() == 0, 60)

@@ -223,3 +223,13 @@ def test_the_key_is_for_nginx_only(lab: Lab, stack: dict[str, Any]) -> None:
     assert lab.server.run(f"getent group {key.gid}").rc != 0, "a service of the host may be in it"
     assert [name for name in SERVICES if str(key.gid) in status(lab, stack[name])["Groups"].split()] == ["nginx"]
     assert lab.server.run(f"find {lab.project} -perm /022 -not -type l").stdout == ""
+
+
+@pytest.mark.parametrize("what", ["index", "packages", "users/htpasswd", "users/roles.json", "tls", "tls/key.pem"])
+def test_an_ordinary_account_of_the_host_reads_none_of_it(lab: Lab, stack: dict[str, Any], what: str) -> None:
+    mounts = {mount["Destination"]: mount["Source"] for mount in stack["pypiserver"]["Mounts"]}
+    path = mounts["/data/packages"] if what == "packages" else f"{lab.project}/{what}"
+    read = f"find {path} -maxdepth 0 -type f -exec cat {{}} + -o -exec ls {{}} +"
+    assert lab.server.check_output(read)
+    refused = lab.server.run(f"runuser -u nobody -- {read}")
+    assert refused.rc != 0 and refused.stdout == "" and "Permission denied" in refused.stderr

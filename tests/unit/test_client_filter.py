@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import configparser
 import netrc as stdlib_netrc
+import re
 import tomllib
-from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ WANT: dict[str, Any] = {
     "cert": "",
     "uv_trust": "system-certs",
     "keep_public": False,
+    "anonymous_read": False,
     "remove": False,
 }
 REMOVE = WANT | {"remove": True}
@@ -165,12 +166,6 @@ def test_public_index_kept_beside() -> None:
     assert ini(text) == {"global": {"extra-index-url": f"https://other.example/simple/ {URL}"}}
     single = client.pip_conf(text, "pip.conf", WANT)
     assert ini(single)["global"] == {"extra-index-url": "https://other.example/simple/", "index-url": URL}
-    plan = [{"path": "/etc/pip.conf", "content": single}]
-    assert client.pypi_client_extra_indexes(plan, URL) == ["/etc/pip.conf"]
-    assert (
-        client.pypi_client_extra_indexes([{"path": "/etc/pip.conf", "content": f"[global]\nindex-url = {URL}\n"}], URL)
-        == []
-    )
 
 
 def test_cert() -> None:
@@ -338,7 +333,7 @@ def test_uv_toml(foreign: str, cert: str) -> None:
     want = WANT | {"cert": cert}
     text = client.uv_toml(foreign, "uv.toml", want)
     read, old = tomllib.loads(text), tomllib.loads(foreign)
-    ours = {"name": "private", "url": URL, "publish-url": UPLOAD, "default": True}
+    ours = {"name": "private", "url": URL, "publish-url": UPLOAD, "default": True, "authenticate": "always"}
     assert read.pop("index") == [*old.pop("index", []), ours]
     assert read == old | {"publish-url": UPLOAD} | ({"system-certs": True} if cert else {})
     assert foreign in text
@@ -346,9 +341,26 @@ def test_uv_toml(foreign: str, cert: str) -> None:
     assert client.uv_toml(text, "uv.toml", want | {"remove": True}) == foreign
 
 
+@pytest.mark.parametrize(
+    ("versions", "option"),
+    [
+        ([], "native-tls"),
+        (["0.4.30"], "native-tls"),
+        (["0.10.12", "0.13.9"], "native-tls"),
+        (["0.11.0", "0.13.9"], "system-certs"),
+        (["1.0.0"], "system-certs"),
+    ],
+)
+def test_uv_trust_option(versions: list[str], option: str) -> None:
+    assert client.uv_trust_option("auto", versions) == option
+    assert client.uv_trust_option("system-certs", versions) == "system-certs"
+
+
 def test_uv_toml_variants() -> None:
     old_uv = tomllib.loads(client.uv_toml("", "uv.toml", WANT | {"cert": "/b", "uv_trust": "native-tls"}))
     assert old_uv["native-tls"] is True
+    open_index = tomllib.loads(client.uv_toml("", "uv.toml", WANT | {"anonymous_read": True}))["index"][0]
+    assert "authenticate" not in open_index, "uv would refuse to ask without a login"
     assert "default" not in tomllib.loads(client.uv_toml("", "uv.toml", WANT | {"keep_public": True}))["index"][0]
     own = client.uv_toml('system-certs = true\npublish-url = "https://o.example/"\n', "uv.toml", WANT | {"cert": "/b"})
     assert own.startswith("system-certs = true\n")
@@ -371,37 +383,34 @@ def test_uv_toml_conflicts_are_refused(foreign: str, says: str) -> None:
     assert "s3cr3t" not in str(caught.value)
 
 
-# --- the plan
+# --- Windows
 
 
-def test_targets() -> None:
-    passwd = {"ci": ["x", "1000", "1001", "", "/home/ci", "/bin/sh"]}
-    system = client.pypi_client_targets([USER], "system", "/etc", passwd)
-    assert [t["path"] for t in system] == ["/etc/pip.conf", "/etc/uv/uv.toml", "/home/ci/.netrc", "/home/ci/.pypirc"]
-    assert [t["uid"] for t in system] == ["0", "0", "1000", "1000"]
-    user = client.pypi_client_targets([USER], "user", "/etc", passwd)
-    assert user[0]["directories"] == ["/home/ci/.config", "/home/ci/.config/pip"]
-    assert [t["path"] for t in user][:2] == ["/home/ci/.config/pip/pip.conf", "/home/ci/.config/uv/uv.toml"]
+CRLF = {
+    "pip.conf": "# mine\r\n[global]\r\ntimeout = 5\r\nindex-url = https://old.example/\r\n\r\n[install]\r\nuser = true\r\n",
+    ".netrc": f"machine a login b password c\r\nmachine {HOST}\r\n  login old\r\n  password old\r\n",
+    ".pypirc": "[distutils]\r\nindex-servers =\r\n    pypi\r\n\r\n[pypi]\r\nusername = x\r\npassword = y\r\n",
+    "uv.toml": "# mine\r\noffline = true\r\n\r\n[pip]\r\nno-build = true\r\n",
+}
 
 
-def test_plan_keeps_mode_and_owner_but_not_of_secrets() -> None:
-    passwd = {"ci": ["x", "1000", "1001", "", "/home/ci", "/bin/sh"]}
-    targets = client.pypi_client_targets([USER], "system", "/etc", passwd)
-    there = {"stat": {"exists": True, "uid": 7, "gid": 8, "mode": "0640"}}
-    read = {"content": b64encode(b"").decode()}
-    plan = {s["path"]: s for s in client.pypi_client_plan(targets, [there] * 4, [read] * 4, [USER], WANT)}
-    assert [plan["/etc/pip.conf"][key] for key in ("owner", "group", "mode")] == ["7", "8", "0640"]
-    assert [plan["/home/ci/.netrc"][key] for key in ("owner", "group", "mode")] == ["1000", "1001", "0600"]
-    assert not any("s3cr3t" in plan[path]["content"] for path in plan if path.startswith("/etc"))
-    gone = {"stat": {"exists": False}}
-    assert client.pypi_client_plan(targets, [gone] * 4, [{}] * 4, [USER], REMOVE) == []
-    reads = [{"content": b64encode(step["content"].encode()).decode()} for step in plan.values()]
-    removal = client.pypi_client_plan(targets, [there] * 4, reads, [USER], REMOVE)
-    assert [step["absent"] for step in removal] == [True] * 4
+@pytest.mark.parametrize("name", CRLF)
+def test_line_ends_of_windows(name: str) -> None:
+    """The other lines keep theirs, and what an editor made of ours is still known as ours."""
 
+    def edit(text: str, want: dict[str, Any]) -> str:
+        editor = {"pip.conf": client.pip_conf, "uv.toml": client.uv_toml}.get(name)
+        if editor:
+            return editor(text, name, want)
+        return (client.netrc if name == ".netrc" else client.pypirc)(text, name, want, USER)
 
-def test_file_that_is_no_text() -> None:
-    target = {"kind": "netrc", "path": "/home/ci/.netrc", "uid": "0", "gid": "0", "entry": 0}
-    read = {"content": b64encode(b"\xff\xfe").decode()}
-    with pytest.raises(ValueError, match="not UTF-8"):
-        client.pypi_client_plan([target], [{"stat": {"exists": True}}], [read], [USER], WANT)
+    text = edit(CRLF[name], WANT)
+    foreign = [
+        line for line in CRLF[name].splitlines(keepends=True) if not re.search("old|index-servers|    pypi", line)
+    ]
+    lines = iter(text.splitlines(keepends=True))
+    assert all(line in lines for line in foreign if HOST not in line)
+    assert edit(text, WANT) == text
+    dos = text.replace("\r", "").replace("\n", "\r\n")
+    assert len(edit(dos, WANT).splitlines()) == len(text.splitlines())
+    assert HOST not in edit(dos, REMOVE)

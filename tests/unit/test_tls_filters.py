@@ -252,3 +252,28 @@ def test_constraints_leave_no_kind_of_name_open() -> None:
 def test_forbidden(constraints: tuple[list[str] | None, list[str] | None] | None, refused: list[str]) -> None:
     authority = make("CA", constraints=constraints)
     assert tls.forbidden(authority.pem, [HOST, "notexample.com", "192.0.2.9"]) == refused
+
+
+def test_a_certificate_of_another_ca_of_this_role_is_a_stranger_s() -> None:
+    ours, other, public = make(tls.AUTHORITY), make(tls.AUTHORITY), make("Public CA")
+    again = make(tls.AUTHORITY, key=ours.key)  # issued anew, with the same key
+    leaf = make("Private PyPI", (HOST,), issuer=ours).pem
+    assert [tls.stranger(leaf, authority) for authority in (ours.pem, again.pem, other.pem, "")] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+    bought = make("Private PyPI", (HOST,), issuer=public).pem
+    assert [tls.stranger(text, "") for text in (bought, "", "no PEM", "\udcff")] == [False] * 4
+
+
+def test_the_ca_has_the_name_by_which_its_certificates_are_known() -> None:
+    assert f"common_name: {tls.AUTHORITY}\n" in (PLUGIN.parents[1] / "tasks/ca.yml").read_text("utf-8")
+
+
+@pytest.mark.parametrize("text", ["\udcff", "-----BEGIN CERTIFICATE-----\n\udcff\n-----END CERTIFICATE-----\n", "\0"])
+def test_a_damaged_file_of_the_server_is_no_certificate(text: str) -> None:
+    assert tls.problems(text, text) == ["the certificate is missing or not PEM"]
+    pair = make("leaf", (HOST,))
+    assert tls.problems(pair.pem, f"{pair.key_pem()}\udcff PRIVATE KEY") == ["the key is damaged"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,14 @@ def prehashed(hashed: Any) -> dict[str, Any]:
 
 
 def files(accounts: list[dict[str, Any]], htpasswd: str = "", seals: str = "", cost: int = COST) -> tuple[str, str]:
-    written = users.pypi_users_files(accounts, htpasswd, seals, cost)
-    assert [file["name"] for file in written] == ["htpasswd", "htpasswd.seals"]
-    return written[0]["content"], written[1]["content"]
+    present = [b64encode(text.encode(errors="surrogateescape")).decode() for text in (htpasswd, seals)]
+    written = users.pypi_users_files(accounts, present[0], present[1], cost, 9898)
+    assert [(file["name"], file.get("group"), file["mode"]) for file in written] == [
+        ("roles.json", "9898", "0640"),
+        ("htpasswd", "9898", "0640"),
+        ("htpasswd.seals", None, "0600"),
+    ]
+    return written[1]["content"], written[2]["content"]
 
 
 def count_checks(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
@@ -187,7 +193,10 @@ def test_cost_change_makes_new_hashes_but_leaves_ready_ones() -> None:
     assert all(":$2b$05$" in line for line in second[1].splitlines())
 
 
-@pytest.mark.parametrize("present", ["alice:{SHA}abc\n", "alice:plain\n", "garbage\n", "alice:$2b$04$short\n", ":\n"])
+@pytest.mark.parametrize(
+    "present",
+    ["alice:{SHA}abc\n", "alice:plain\n", "garbage\n", "alice:$2b$04$short\n", ":\n", "alice:\udcff\n", "\0a\0l"],
+)
 def test_a_present_line_of_another_kind_is_replaced(present: str) -> None:
     htpasswd, _ = files([account()], present)
     assert htpasswd.startswith("alice:$2b$04$")

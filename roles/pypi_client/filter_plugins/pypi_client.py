@@ -3,6 +3,9 @@
 What is not ours stays, byte for byte. Each editor takes the text of one file ('' when absent) and returns the
 new one; `remove` takes our part out again. INI and TOML are parsed again afterwards: a file is never replaced by
 one that its tool cannot read or that says something else. Errors never quote a file: it may hold secrets.
+
+What was put where is remembered on the host, without secrets: what other variables or users ask for later is put in
+after the old has been taken out.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import configparser
 import json
 import re
 import tomllib
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -23,7 +26,9 @@ _INI_SECTION = re.compile(r"\[(?P<name>[^]]+)\]")
 _INI_OPTION = re.compile(r"(?P<name>[^\s#;\[=:][^=:]*?)\s*[=:]\s*(?P<value>.*)")
 _LOCAL = re.compile(r"localhost|127(\.\d+){3}|::1")
 _USER_KEYS = ("user", "username", "password", "publish")
-_UV_BLOCK = re.compile(r"^# BEGIN Ansible: private index\n.*?^# END Ansible: private index\n", re.MULTILINE | re.DOTALL)
+_UV_BLOCK = re.compile(
+    r"^# BEGIN Ansible: private index\r?\n.*?^# END Ansible: private index\r?\n", re.MULTILINE | re.DOTALL
+)
 
 
 # --- what the variables may hold
@@ -222,8 +227,8 @@ def pypirc(text: str, path: str, want: Mapping[str, Any], user: Mapping[str, Any
         ours.append("pypi")
     options = {
         "repository": url,
-        "username": user["username"],
-        "password": user["password"],
+        "username": user.get("username"),
+        "password": user.get("password"),
         "ca_cert": want["cert"] or None,
     }
     for section in ours:
@@ -299,7 +304,7 @@ def _netrc_read(text: str, path: str) -> Iterator[_Stanza]:
 def netrc(text: str, path: str, want: Mapping[str, Any], user: Mapping[str, Any]) -> str:
     """.netrc: exactly one stanza for the index's host, before any `default` (readers stop there)."""
     host = str(urlsplit(want["index_url"]).hostname)
-    fields = {"login": str(user["username"]), "password": str(user["password"])}
+    fields = {"login": str(user.get("username")), "password": str(user.get("password"))}
     stanzas = list(_netrc_read(text, path))
     ours = [stanza for stanza in stanzas if (stanza.kind, stanza.name) == ("machine", host)]
     if not want["remove"] and [stanza.fields for stanza in ours] == [fields]:
@@ -327,6 +332,18 @@ def netrc(text: str, path: str, want: Mapping[str, Any], user: Mapping[str, Any]
 # --- uv.toml
 
 
+def uv_trust_option(option: str, versions: Sequence[str]) -> str:
+    """How uv spells the use of the system's certificates, for the releases that are to read the file.
+
+    `native-tls` is known from 0.4 to 0.13 at least, but with a warning from 0.12 on; before 0.11 `system-certs` is an
+    unknown field, with which uv refuses the whole file and every command.
+    """
+    if option != "auto":
+        return option
+    old = any(tuple(map(int, version.split(".")[:2])) < (0, 11) for version in versions)
+    return "native-tls" if old or not versions else "system-certs"
+
+
 def uv_toml(text: str, path: str, want: Mapping[str, Any]) -> str:
     """uv.toml: top-level keys are only possible above the first table, [[index]] only below them: two blocks."""
 
@@ -347,6 +364,8 @@ def uv_toml(text: str, path: str, want: Mapping[str, Any]) -> str:
     index: dict[str, Any] = {"name": want["repository"], "url": want["index_url"], "publish-url": want["upload_url"]}
     if not want["keep_public"]:
         index["default"] = True
+    if not want["anonymous_read"]:
+        index["authenticate"] = "always"  # else uv asks without a login first, every time
     top: dict[str, Any] = {}
     try:
         expected = tomllib.loads(foreign)
@@ -376,83 +395,181 @@ def uv_toml(text: str, path: str, want: Mapping[str, Any]) -> str:
     return new
 
 
+# --- the environment
+
+_PROFILE = "# Ansible: private index. For tools that bring a CA bundle of their own, such as poetry, flit, hatch.\n"
+
+
+def profile(cert: str) -> str:
+    """What login shells read: the host's CA bundle for requests and httpx, where the user has set no other one."""
+    names = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
+    return _PROFILE + "".join(f'export {name}="${{{name}:-{cert}}}"\n' for name in names)
+
+
 # --- the plan
+
+_SECRET = ("netrc", "pypirc")
+_REMEMBERED = ("index_url", "upload_url", "repository", "cert")
+
+
+def pypi_client_passwd(lines: Sequence[str]) -> dict[str, list[str]]:
+    """The accounts that `getent passwd` printed."""
+    return {line.split(":")[0]: line.split(":") for line in lines}
 
 
 def pypi_client_targets(
-    users: Sequence[Mapping[str, Any]], scope: str, etc: str, passwd: Mapping[str, Sequence[str]]
+    users: Sequence[Mapping[str, Any]],
+    scope: str,
+    etc: str,
+    passwd: Mapping[str, Sequence[str]],
+    want: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
-    """The files to keep: kind, path, owner and group (numeric), its user's entry by number, new directories."""
+    """The files to keep: kind, place (base and path below it), owner and group (numeric), entries of their users by number."""
     targets: list[dict[str, Any]] = []
 
-    def add(kind: str, base: str, path: str, owner: Sequence[str], **more: Any) -> None:
-        parents = path.split("/")[:-1]
-        directories = ["/".join([base, *parents[: depth + 1]]) for depth in range(len(parents))]
-        uid, gid = owner
-        target = {"kind": kind, "path": f"{base}/{path}", "directories": directories, "uid": uid, "gid": gid}
-        targets.append(target | more)
+    def add(kind: str, base: str, path: str, owner: Sequence[str], entries: Sequence[int]) -> None:
+        uid, gid = map(int, owner)
+        targets.append({"kind": kind, "base": base, "path": path, "uid": uid, "gid": gid, "entries": entries})
 
     if scope == "system":
-        add("pip", etc, "pip.conf", ("0", "0"))
-        add("uv", etc, "uv/uv.toml", ("0", "0"))
+        everyone = list(range(len(users)))
+        add("pip", etc, "pip.conf", ("0", "0"), everyone)
+        add("uv", etc, "uv/uv.toml", ("0", "0"), everyone)
+        if want["cert"]:
+            add("profile", etc, "profile.d/private-pypi.sh", ("0", "0"), everyone)
     for index, user in enumerate(users):
-        _, uid, gid, _, home, *_ = passwd[user["user"]]
+        _, _, uid, gid, _, home, *_ = passwd[user["user"]]
         if scope == "user":
-            add("pip", home, ".config/pip/pip.conf", (uid, gid))
-            add("uv", home, ".config/uv/uv.toml", (uid, gid))
-        add("netrc", home, ".netrc", (uid, gid), entry=index)
-        add("pypirc", home, ".pypirc", (uid, gid), entry=index)
+            add("pip", home, ".config/pip/pip.conf", (uid, gid), [index])
+            add("uv", home, ".config/uv/uv.toml", (uid, gid), [index])
+        add("netrc", home, ".netrc", (uid, gid), [index])
+        add("pypirc", home, ".pypirc", (uid, gid), [index])
     return targets
 
 
+def pypi_client_place(file: Mapping[str, Any]) -> str:
+    """The whole path."""
+    return f"{file['base']}/{file['path']}"
+
+
+def _edit(kind: str, text: str, path: str, want: Mapping[str, Any], user: Mapping[str, Any]) -> str:
+    match kind:
+        case "pip":
+            return pip_conf(text, path, want)
+        case "uv":
+            return uv_toml(text, path, want)
+        case "profile":
+            return "" if want["remove"] else profile(want["cert"])
+        case "netrc":
+            return netrc(text, path, want, user)
+        case _:
+            return pypirc(text, path, want, user)
+
+
+def _same(kind: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether the one, written over the other, leaves nothing of it."""
+    match kind:
+        case "pip":
+            keys: tuple[str, ...] = ("index_url", "cert")
+        case "pypirc":
+            keys = ("upload_url", "repository", "cert")
+        case "netrc":
+            return bool(urlsplit(one["index_url"]).hostname == urlsplit(other["index_url"]).hostname)
+        case _:
+            return True
+    return all(one[key] == other[key] for key in keys)
+
+
+def _check_ground(files: Mapping[str, Any], targets: Sequence[Mapping[str, Any]]) -> None:
+    problems = [f"{place} {there['problem']}" for place, there in files.items() if "problem" in there]
+    missing = {str(target["base"]) for target in targets if not files[pypi_client_place(target)]["base"]}
+    problems += [f"{base} is no directory" for base in sorted(missing)]
+    if problems:
+        raise ValueError(f"on the host {', '.join(problems)}: put plain ones in their place, then run again")
+
+
+def _text(place: str, there: Mapping[str, Any]) -> str:
+    try:
+        return b64decode(there.get("content", "")).decode()
+    except UnicodeDecodeError:
+        raise ValueError(f"{place} on the host is not UTF-8 text: mend or remove it, then run again") from None
+
+
+def _owner(there: Mapping[str, Any], target: Mapping[str, Any] | None, secret: bool) -> dict[str, Any]:
+    """A file with a secret becomes its user's and 0600; the others keep the owner and mode they have."""
+    if target and (secret or not there["exists"]):
+        return {"uid": target["uid"], "gid": target["gid"], "mode": "0600" if secret else "0644"}
+    return {key: there.get(key) for key in ("uid", "gid", "mode")}
+
+
+def _write(file: Mapping[str, Any], content: str | None, owner: Mapping[str, Any]) -> dict[str, Any]:
+    encoded = None if content is None else b64encode(content.encode()).decode()
+    return {"base": file["base"], "path": file["path"], "content": encoded, **owner}
+
+
 def pypi_client_plan(
+    seen: Mapping[str, Any],
     targets: Sequence[Mapping[str, Any]],
-    stats: Sequence[Mapping[str, Any]],
-    reads: Sequence[Mapping[str, Any]],
     users: Sequence[Mapping[str, Any]],
     want: Mapping[str, Any],
-) -> list[dict[str, Any]]:
-    """What each file becomes: path, content, owner, group, mode. Files that stay absent are left out.
+    at: Mapping[str, str],
+) -> dict[str, list[Any]]:
+    """`writes`: what differs, as pypi_client_files takes it. `others`: the pip.conf files that name further indexes.
 
-    `stats` and `reads` are the results of the stat and slurp tasks, one for each target. A file with a secret
-    becomes its user's and 0600; the others keep the owner and mode they have.
+    `seen` is what that module has read. The record, which is kept `at` a place, says before the first write what may be
+    where, and after the last what is.
     """
-    plan: list[dict[str, Any]] = []
-    for target, stat, read in zip(targets, stats, reads, strict=True):
-        path, there = target["path"], stat["stat"]
-        try:
-            text = b64decode(read.get("content", "")).decode()
-        except UnicodeDecodeError:
-            raise ValueError(f"{path} on the host is not UTF-8 text: mend or remove it, then run again") from None
-        match target["kind"]:
-            case "pip":
-                new = pip_conf(text, path, want)
-            case "uv":
-                new = uv_toml(text, path, want)
-            case "netrc":
-                new = netrc(text, path, want, users[target["entry"]])
-            case _:
-                new = pypirc(text, path, want, users[target["entry"]])
-        step = {"path": path, "content": new, "owner": target["uid"], "group": target["gid"], "mode": "0644"}
-        if "entry" in target:
-            step["mode"] = "0600"
-        elif there["exists"]:
-            step |= {"owner": str(there["uid"]), "group": str(there["gid"]), "mode": there["mode"]}
-        if there["exists"] or new:
-            # What we emptied was ours alone.
-            plan.append(step | {"absent": bool(text.strip()) and not new.strip()})
-    return plan
+    _check_ground(seen["files"], [] if want["remove"] else targets)
+    records = seen["records"]
+    wanted = {pypi_client_place(target): target for target in targets}
+    known = {pypi_client_place(file): file for record in records for file in record["files"]}
+    writes: list[dict[str, Any]] = []
+    others: list[str] = []
+    for place, file in (known | wanted).items():
+        there, target, kind = seen["files"][place], wanted.get(place), file["kind"]
+        text = new = _text(place, there)
+        for record in records:
+            had = any(pypi_client_place(each) == place for each in record["files"])
+            if had and not (target and not want["remove"] and _same(kind, record, want)):
+                new = _edit(kind, new, place, {**want, **record, "remove": True}, {})
+        if target:
+            readers = [users[entry]["user"] for entry in target["entries"]] or ["nobody"]
+            versions = [version for reader in readers for version in seen["uv"].get(reader, ())]
+            trust = uv_trust_option(want["uv_trust"], versions)
+            user = users[target["entries"][0]] if kind in _SECRET else {}
+            new = _edit(kind, new, place, {**want, "uv_trust": trust}, user)
+            if kind == "pip" and _further_indexes(new, place, want["index_url"]):
+                others.append(place)
+        owner = _owner(there, target, kind in _SECRET and not want["remove"])
+        if new != text or (there["exists"] and any(there[key] != value for key, value in owner.items())):
+            emptied = text.strip() and not new.strip()  # what we emptied was ours alone
+            writes.append(_write(file, None if emptied else new, owner))
+    return {"writes": _recorded(writes, records, targets, want, at), "others": others}
 
 
-def pypi_client_extra_indexes(plan: Sequence[Mapping[str, Any]], index_url: str) -> list[str]:
-    """The pip.conf files that name further indexes beside ours."""
-    found = []
-    for step in plan:
-        if step["path"].endswith("/pip.conf"):
-            now = _ini_read(step["content"], step["path"]).get("global", {})
-            if _without(now.get("extra-index-url", []), index_url):
-                found.append(str(step["path"]))
-    return found
+def _further_indexes(text: str, path: str, index_url: str) -> list[str]:
+    return _without(_ini_read(text, path).get("global", {}).get("extra-index-url", []), index_url)
+
+
+def _recorded(
+    writes: Sequence[Mapping[str, Any]],
+    records: Sequence[Mapping[str, Any]],
+    targets: Sequence[Mapping[str, Any]],
+    want: Mapping[str, Any],
+    at: Mapping[str, str],
+) -> list[Mapping[str, Any]]:
+    """The writes between those of the record."""
+    files = [{key: target[key] for key in ("kind", "base", "path")} for target in targets]
+    record = {key: want[key] for key in _REMEMBERED} | {"files": sorted(files, key=pypi_client_place)}
+    after = [] if want["remove"] else [record]
+
+    def remember(what: Sequence[Any]) -> list[dict[str, Any]]:
+        text = json.dumps(what, indent=1) + "\n" if what else None
+        return [_write(at, text, {"uid": 0, "gid": 0, "mode": "0600"})]
+
+    if list(records) == after:
+        return list(writes)
+    return [*(remember([*records, *after]) if writes else []), *writes, *remember(after)]
 
 
 class FilterModule:
@@ -460,8 +577,9 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
+            "pypi_client_passwd": pypi_client_passwd,
+            "pypi_client_place": pypi_client_place,
+            "pypi_client_plan": pypi_client_plan,
             "pypi_client_problems": pypi_client_problems,
             "pypi_client_targets": pypi_client_targets,
-            "pypi_client_plan": pypi_client_plan,
-            "pypi_client_extra_indexes": pypi_client_extra_indexes,
         }

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+AUTHORITY = "Private PyPI CA"  # the common name in tasks/ca.yml
 LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
 
 
@@ -233,6 +234,17 @@ def problems(
     return found
 
 
+def stranger(certificate: str, authority: str) -> bool:
+    """Whether a CA of this role's making signed the certificate, but not this one: another key, or "" for none at all."""
+    try:
+        leaf = x509.load_pem_x509_certificates(certificate.encode())[0]
+    except ValueError:
+        return False
+    if leaf.issuer.rfc4514_string() != f"CN={AUTHORITY}":
+        return False
+    return not (authority and _issued(leaf, x509.load_pem_x509_certificate(authority.encode())))
+
+
 def days_left(certificate: str) -> int:
     """Whole days until the (first) certificate expires; negative when it has."""
     end = x509.load_pem_x509_certificate(certificate.encode()).not_valid_after_utc
@@ -254,4 +266,5 @@ class FilterModule:
             "pypi_tls_problems": problems,
             "pypi_tls_key_problems": key_problems,
             "pypi_tls_days_left": days_left,
+            "pypi_tls_stranger": stranger,
         }

@@ -20,7 +20,7 @@ import hashlib
 import json
 import os
 import re
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -145,7 +145,8 @@ def pypi_users_roles(accounts: Sequence[Account]) -> str:
     return json.dumps(roles, indent=2, sort_keys=True) + "\n"
 
 
-def _parse(text: str) -> dict[str, str]:
+def _parse(content: str) -> dict[str, str]:
+    text = b64decode(content).decode(errors="replace")
     return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
 
 
@@ -171,11 +172,14 @@ def _hash(secret: str, cost: int) -> str:
     return bcrypt.hashpw(secret.encode(), bcrypt.gensalt(cost)).decode()
 
 
-def pypi_users_files(accounts: Sequence[Account], htpasswd: str, seals: str, cost: int) -> list[dict[str, str]]:
-    """The new htpasswd and its seals, each as {"name", "content"}, from the accounts and the present files.
+def pypi_users_files(
+    accounts: Sequence[Account], htpasswd: str, seals: str, cost: int, gid: int
+) -> list[dict[str, str]]:
+    """The new files as host_files takes them, from the accounts and the present files in base64, "" for one that is not there.
 
-    A present hash that verifies and has the wanted cost stays byte-identical; who is gone is dropped.
-    An absent file is the empty text. The accounts must have passed pypi_users_problems.
+    A present hash that verifies and has the wanted cost stays byte-identical; who is gone is dropped, and so is what is no hash.
+    The accounts must have passed pypi_users_problems. Rights come first: a new name without rights is refused, rights without
+    a name are nobody's. The seals come last: without them the next run only has more to check.
     """
     present, sealed = _parse(htpasswd), _parse(seals)
     hashes = {str(a["name"]): str(a["password_hash"]) for a in accounts if a.get("password_hash") is not None}
@@ -207,9 +211,11 @@ def pypi_users_files(accounts: Sequence[Account], htpasswd: str, seals: str, cos
         broken = [group for group in worth if group not in kept]
         new_seals = {group: sealed[group] for group in kept}
         new_seals |= dict(zip(broken, pool.map(seal, broken), strict=True))
+    shared = {"group": str(gid), "mode": "0640"}
     return [
-        {"name": "htpasswd", "content": _render(hashes)},
-        {"name": "htpasswd.seals", "content": _render(new_seals)},
+        {"name": "roles.json", "content": pypi_users_roles(accounts), **shared},
+        {"name": "htpasswd", "content": _render(hashes), **shared},
+        {"name": "htpasswd.seals", "content": _render(new_seals), "mode": "0600"},
     ]
 
 
@@ -219,6 +225,5 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "pypi_users_problems": pypi_users_problems,
-            "pypi_users_roles": pypi_users_roles,
             "pypi_users_files": pypi_users_files,
         }

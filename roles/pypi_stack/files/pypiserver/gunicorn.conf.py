@@ -7,11 +7,12 @@ import sys
 bind = "0.0.0.0:8080"
 workers = int(os.environ.get("PYPI_WORKERS", "4"))
 worker_class = "gthread"  # hashing, inflating and fsync release the interpreter lock but would block gevent's loop
-threads = 8
+threads = 24  # a slow upload keeps one busy
+worker_connections = threads  # a worker without a free one accepts no more: another does
+keepalive = 0  # nginx opens a connection for each upload
 preload_app = True  # the workers share the memory of what is imported
 timeout = 60  # of silence from a worker's main thread; a long upload keeps a thread busy, not that one
 graceful_timeout = 30
-keepalive = 75  # longer than nginx's, so that nginx is the one that closes
 umask = 0o022  # gunicorn's default is 0
 worker_tmp_dir = "/dev/shm"
 control_socket_disable = True  # from 25.1 on

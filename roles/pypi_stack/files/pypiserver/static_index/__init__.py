@@ -3,13 +3,18 @@
 The package directory is the only truth. Everything below the index directory is made from it and can be made again,
 byte for byte: pages per project (`simple/`), core metadata (`metadata/`) and what is known of each file (`records/`).
 
-    errors    what a client did wrong, in words for the client
-    names     file names and the releases they stand for
-    archive   a whole, honest wheel or sdist, and its metadata
-    files     atomic and durable writes, locks that die with their process
-    records   what is known of each project's files
-    pages     the simple index as HTML and JSON
-    store     upload, remove, yank: the only code that changes anything
-    sync      bring the index in line with the directory: once, or for ever
-    app       pypiserver with this store behind it
+    errors     what a client did wrong, in words for the client
+    names      file names and the releases they stand for
+    zips       zip files that every tool reads the same way
+    archive    a whole, honest wheel or sdist, and its metadata
+    inspector  archives are read in processes of their own
+    files      atomic and durable writes, locks that die with their process
+    records    what is known of each project's files
+    pages      the simple index as HTML and JSON
+    index      pages, records and core metadata on disk
+    store      upload, remove, yank: the only code that changes anything
+    watch      what changes in a directory
+    sync       bring the index in line with the directory: once, or for ever
+    form       upload forms, read as they come in
+    app        pypiserver with this store behind it
 """

@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 1 if different else 0
         if options.command == "delete":
             touched = store.remove_version(options.name, options.version)
-            store.write_root()
+            store.index.write_root()
         else:
             touched = store.yank(options.name, options.version, getattr(options, "reason", None))
     except Refusal as error:

@@ -1,7 +1,8 @@
 """pypiserver with the static index behind it, as a WSGI application.
 
-nginx answers every read from the files, so this sees uploads, removals and a few old addresses. It uses pypiserver's
-extension points (its Config, a Backend, the Bottle application that it returns) and keeps pypiserver's answers.
+nginx answers every read from the files, so this takes uploads and removals only. It uses pypiserver's extension points (its Config, a
+Backend, the Bottle application that it returns) and keeps pypiserver's answers; forms are read by `form`, which Bottle would hold
+in memory and on disk twice.
 """
 
 from __future__ import annotations
@@ -9,29 +10,33 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, NoReturn, Protocol
 
 # pypiserver has no type information
 import pypiserver  # type: ignore[import-untyped]
 from pypiserver.backend import Backend, BackendProxy  # type: ignore[import-untyped]
-from pypiserver.bottle_wrapper import HTTPError, request, response  # type: ignore[import-untyped]
+from pypiserver.bottle_wrapper import (  # type: ignore[import-untyped]
+    FileUpload,
+    FormsDict,
+    HTTPError,
+    request,
+    response,
+)
 from pypiserver.config import Config  # type: ignore[import-untyped]
 from pypiserver.core import PkgFile  # type: ignore[import-untyped]
 
-from . import names
-from .archive import Limits
+from . import form, names
 from .errors import Conflict, Forbidden, Refusal
-from .records import File
-from .store import DIGESTS, Claims, Store
+from .store import DIGESTS, Claims, Incoming, Store
 
 log = logging.getLogger(__name__)
 
-_ACCOUNT = "static_index.account"
+_ACCOUNT, _CLOSING = "static_index.account", "static_index.closing"
 _MAX_REASON = 300  # the status line and all headers have to fit into nginx's buffer of 4 kB
 
 
@@ -46,8 +51,15 @@ class Account(Protocol):
     def projects(self) -> Iterable[str]: ...
 
 
-Verify = Callable[[str, str], "Account | None"]
-"""User and password to the account, or None. It may raise bottle's HTTPError for another answer than 401."""
+Verify = Callable[[str, str, str], "Account | None"]
+"""User, password and address to the account, or None. It may raise bottle's HTTPError for another answer than 401."""
+
+_FIELDS = (":action", "name", "version", *(f"{digest}_digest" for digest in DIGESTS))
+_GONE = {
+    "submit": "projects need no registration: upload a release",
+    "verify": "projects need no registration: upload a release",
+    "doc_upload": "documentation is not kept here",
+}
 
 
 class StaticIndex(Backend):  # type: ignore[misc]
@@ -57,15 +69,13 @@ class StaticIndex(Backend):  # type: ignore[misc]
         super().__init__(config)
         self._store, self._allow_remove = store, allow_remove
 
-    def add_package(self, filename: str, stream: BinaryIO) -> None:
+    def add_package(self, filename: str, stream: Incoming) -> None:
         with _answering():
-            if "gpg_signature" in request.files:
-                raise Refusal("signatures are not kept: upload without one")
             account = _account_for(names.parse(filename).project)
-            form = {key: request.forms.get(key, "") for key in ("name", "version", *(f"{d}_digest" for d in DIGESTS))}
-            digests = {name: claimed for name in DIGESTS if (claimed := form[f"{name}_digest"])}
-            added = self._store.add(filename, stream, Claims(form["name"], form["version"], digests))
-        log.info("%s uploaded %s sha256=%s", account.name, filename, added.sha256)
+            fields = {name: request.forms.get(name, "") for name in _FIELDS}
+            digests = {name: claimed for name in DIGESTS if (claimed := fields[f"{name}_digest"])}
+            added, new = self._store.add(filename, stream, Claims(fields["name"], fields["version"], digests))
+        log.info("%s uploaded %s sha256=%s%s", account.name, filename, added.sha256, "" if new else " again")
 
     def remove_package(self, pkg: PkgFile) -> None:
         with _answering():
@@ -76,40 +86,21 @@ class StaticIndex(Backend):  # type: ignore[misc]
         log.info("%s removed %s", account.name, pkg.relfn)
 
     def exists(self, filename: str) -> bool:
-        with _answering():
-            return filename in self._store.records.load(names.parse(filename).project).files
-
-    def get_projects(self) -> Iterable[str]:
-        return self._store.records.projects()
-
-    def find_project_packages(self, project: str) -> Iterator[PkgFile]:
-        for file in self._store.records.load(names.normalise(project)).files.values():
-            yield self._package(project, file)
+        """Never: the store knows better what to do then than pypiserver."""
+        return False
 
     def find_version(self, name: str, version: str) -> list[PkgFile]:
+        project, root = names.normalise(name), str(self._store.packages)
         with _answering():
-            wanted = names.parse_version(version)
-        return [
-            package for package in self.find_project_packages(name) if names.parse_version(package.version) == wanted
-        ]
+            found = self._store.index.records.load(project).of_release(names.release_key(version))
+        return [PkgFile(project, file.version, f"{root}/{file.filename}", root, file.filename) for file in found]
 
-    def get_all_packages(self) -> Iterator[PkgFile]:
-        for project in self.get_projects():
-            yield from self.find_project_packages(project)
-
-    def package_count(self) -> int:
-        return sum(not name.startswith(".") for name in os.listdir(self._store.packages))
-
-    def _package(self, project: str, file: File) -> PkgFile:
-        root = str(self._store.packages)
-        package = PkgFile(names.normalise(project), file.version, f"{root}/{file.filename}", root, file.filename)
-        package.digest = f"sha256={file.sha256}"
-        return package
+    def get_all_packages(self) -> NoReturn:
+        raise NotImplementedError  # for reading, which is nginx's
 
 
 def make_app(store: Store, verify: Verify, *, allow_remove: bool = False) -> Any:
-    """The WSGI application. Every request but the health check needs an account, every POST / a publisher."""
-    tempfile.tempdir = str(store.spool)  # Bottle spools bodies: there is room beside the packages, in /tmp maybe not
+    """The WSGI application: a health check for everyone, POST / for publishers, nothing else."""
     config = Config.default_with_overrides(
         roots=[store.packages],
         backend_arg="simple-dir",
@@ -120,32 +111,39 @@ def make_app(store: Store, verify: Verify, *, allow_remove: bool = False) -> Any
     config.backend = BackendProxy(StaticIndex(config, store, allow_remove))
     app = pypiserver.setup_routes_from_config(pypiserver.app_from_config(config), config)
 
-    def authenticate() -> None:
+    def admit() -> None:
         if request.path == config.health_endpoint:
             return
-        account = verify(*request.auth) if request.auth and request.auth[1] is not None else None
+        closing = request.environ[_CLOSING] = ExitStack()
+        body = form.Body(request.environ)
+        closing.callback(_drop, body)  # nginx would not hear an answer while it is sending
+        address = request.get_header("X-Real-IP", "")
+        user, password = request.auth or ("", None)
+        account = verify(user, password, address) if password is not None else None
         if account is None:
             raise HTTPError(401, "user and password, please", **{"WWW-Authenticate": 'Basic realm="pypi"'})
+        if (request.method, request.path) != ("POST", "/"):
+            raise HTTPError(404, "only uploads are taken here")
+        if account.role != "publisher":
+            raise HTTPError(403, f"{account.name} may read only: uploading needs the role publisher")
         request.environ[_ACCOUNT] = account
-        if request.method == "POST" and request.path == "/":
-            if account.role != "publisher":
-                raise HTTPError(403, f"{account.name} may read only: uploading needs the role publisher")
-            try:
-                request.POST  # noqa: B018  # parsed here, where a bad form can still be told from an error of ours
-            except (ValueError, LookupError, TypeError) as error:
-                raise HTTPError(400, f"malformed form: {error}") from None
+        incoming = closing.enter_context(store.incoming())
+        with _answering():
+            sent = form.read(body, request.content_type, _FIELDS, "content", incoming.write)
+        if gone := _GONE.get(sent.fields.get(":action", "")):
+            raise HTTPError(410, gone)
+        parts = FormsDict(sent.fields)
+        if sent.filename is not None:
+            parts["content"] = FileUpload(incoming, "content", sent.filename)
+        request.environ["bottle.request.post"] = parts
 
-    def close_spools() -> None:
-        """Bottle would keep them, and the disk they take, until the thread's next request."""
-        for upload in request.environ.get("bottle.request.post", {}).values():
-            if hasattr(upload, "file"):
-                upload.file.close()
-        if body := request.environ.get("bottle.request.body"):
-            body.close()
+    def close() -> None:
+        if closing := request.environ.pop(_CLOSING, None):
+            closing.close()
 
-    app.add_hook("before_request", authenticate)
-    app.add_hook("after_request", close_spools)
-    for status in (400, 401, 403, 409, 429, 500, 503):
+    app.add_hook("before_request", admit)
+    app.add_hook("after_request", close)
+    for status in (400, 401, 403, 404, 409, 410, 429, 500, 503):
         app.error(status)(_explain)
     return app
 
@@ -156,9 +154,9 @@ def from_environment() -> Any:
 
     login = Login(Path(os.environ.get("USERS_DIRECTORY", "/users")))
 
-    def verify(user: str, password: str) -> Account | None:
+    def verify(user: str, password: str, address: str) -> Account | None:
         try:
-            account: Account | None = login.check(user, password.encode())
+            account: Account | None = login.check(user, password.encode(), address)
         except TooManyAttempts:
             raise HTTPError(429, "too many attempts, try again in a minute") from None
         except (OSError, ValueError) as error:
@@ -166,15 +164,19 @@ def from_environment() -> Any:
             raise HTTPError(503, "the users cannot be read") from None
         return account
 
-    allow_remove = os.environ.get("PYPI_ALLOW_REMOVE", "").lower() == "true"
-    return make_app(store_from_environment(), verify, allow_remove=allow_remove)
+    store = store_from_environment()
+    store.inspector.start()  # before the workers are forked, so that they share it
+    return make_app(store, verify, allow_remove=os.environ.get("PYPI_ALLOW_REMOVE", "").lower() == "true")
 
 
 def store_from_environment() -> Store:
-    """PYPI_PACKAGES (/data/packages), PYPI_INDEX (/data/index), PYPI_MAX_MEMBERS (9999: files in a wheel or sdist)."""
-    limits = Limits(members=int(os.environ.get("PYPI_MAX_MEMBERS", Limits.members)))
-    packages, index = os.environ.get("PYPI_PACKAGES", "/data/packages"), os.environ.get("PYPI_INDEX", "/data/index")
-    return Store(Path(packages), Path(index), limits)
+    """PYPI_PACKAGES (/data/packages), PYPI_INDEX (/data/index); one store for a process."""
+    return _store(os.environ.get("PYPI_PACKAGES", "/data/packages"), os.environ.get("PYPI_INDEX", "/data/index"))
+
+
+@cache
+def _store(packages: str, index: str) -> Store:
+    return Store(Path(packages), Path(index))
 
 
 def _account_for(project: str) -> Account:
@@ -183,6 +185,11 @@ def _account_for(project: str) -> Account:
     if patterns and not any(fnmatchcase(project, pattern) for pattern in patterns):
         raise Forbidden(f"{account.name} may publish {', '.join(patterns)}; {project} is none of these")
     return account
+
+
+def _drop(body: form.Body) -> None:
+    with suppress(Refusal, OSError):
+        body.drop()
 
 
 @contextmanager

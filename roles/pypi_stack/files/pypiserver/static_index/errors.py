@@ -27,3 +27,9 @@ class NotFound(Refusal):
     """No such project, version or file."""
 
     status = 404
+
+
+class Damaged(Refusal):
+    """Something of ours cannot be read; the text says what, and how to mend it."""
+
+    status = 500

@@ -69,6 +69,37 @@ def write(contents: Mapping[Path, bytes], spool: Path) -> None:
 
 
 @contextmanager
+def appending(path: Path, length: int, content: bytes) -> Iterator[Callable[[], None]]:
+    """Make room behind the first so many bytes of a file, and yield what writes the content there.
+
+    As with `staged`, that needs no more space. Until then the file ends in zeros, or as before if nothing is written. It is
+    not synced: a power cut may leave zeros there.
+    """
+    fd, written = os.open(path, os.O_WRONLY), False
+
+    def write_at(data: bytes) -> None:
+        done = 0
+        while done < len(data):
+            done += os.pwrite(fd, data[done:], length + done)
+
+    def commit() -> None:
+        nonlocal written
+        written = True
+        write_at(content)
+
+    try:
+        os.ftruncate(fd, length)
+        try:
+            write_at(bytes(len(content)))
+            yield commit
+        finally:
+            if not written:
+                os.ftruncate(fd, length)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
 def lock(path: Path) -> Iterator[None]:
     """Hold an exclusive lock, between threads and processes; the kernel frees it if the holder dies."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)

@@ -3,9 +3,11 @@
 Wheels follow the binary distribution format (PEP 427), sdists PEP 625 and its loose forebears.
 
 The line between legal and not: names are compared normalised (PEP 503), so every spelling that tools have ever produced
-is accepted: `Foo.Bar_baz-1.0.tar.gz`, `foo-bar-1.0.zip`, `foo_bar-1!2.0+cu118-py3-none-any.whl`. Refused is what no
+is understood: `Foo.Bar_baz-1.0.tar.gz`, `foo-bar-1.0.zip`, `foo_bar-1!2.0+cu118-py3-none-any.whl`. Refused is what no
 tool writes and clients read differently: anything but ASCII letters, digits and `._!+-`, a first character that is not a
 letter or digit, doubled or trailing separators in the name, a version outside PEP 440, other suffixes.
+
+What is uploaded has to have the one spelling of today besides, `Release.refuse_odd_spelling`: uv passes over all others.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from packaging.version import InvalidVersion, Version
 from .errors import Refusal
 
 SDIST_SUFFIXES = (".tar.gz", ".zip", ".tgz", ".tar.bz2", ".tar.xz")
-"""Only the first is standard today; pip and uv still read the others."""
+"""Only the first is standard today; older files have the others."""
+UPLOADED = (".whl", ".tar.gz", ".zip")
+"""What may still be uploaded: pip reads all of them, uv no others, and PyPI takes no others."""
 MAX_LENGTH = 240
 """File systems allow 255 bytes, and `.metadata` is added."""
 
@@ -35,10 +39,33 @@ class Release:
     project: str
     version: Version
     suffix: str
+    tags: str = ""
 
     @property
     def is_wheel(self) -> bool:
         return self.suffix == ".whl"
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """Equal for files between which an installer could not choose: one wheel for a build and a set of tags, one sdist."""
+        key = release_key(str(self.version))
+        if not self.is_wheel:
+            return key, "sdist"
+        *build, interpreters, abis, platforms = self.tags.lower().split("-")
+        number = [re.sub(r"^0+(?=\d)", "", tag) for tag in build]
+        return key, *number, *(frozenset(part.split(".")) for part in (interpreters, abis, platforms))
+
+    def refuse_odd_spelling(self) -> None:
+        """Refuse a file name that PEP 625 or the wheel format would spell otherwise."""
+        if self.suffix not in UPLOADED:
+            raise Refusal(
+                f"{self.filename}: pip and uv want sdists as .tar.gz; build it anew (python -m build --sdist)"
+            )
+        standard = f"{self.project.replace('-', '_')}-{self.version}{f'-{self.tags}' if self.tags else ''}{self.suffix}"
+        if self.filename != standard:
+            raise Refusal(
+                f"{self.filename}: the standard name is {standard}; rename it, or build it with a newer build tool"
+            )
 
     def check(self, name: str | None, version: str | None, source: str) -> None:
         """Refuse a name or version that is another than the file name's; None and "" claim nothing."""
@@ -74,14 +101,16 @@ def parse(filename: str) -> Release:
     suffix = next((s for s in (".whl", *SDIST_SUFFIXES) if filename.endswith(s)), None)
     if suffix is None:
         raise Refusal(f"{filename}: neither a wheel (.whl) nor an sdist ({', '.join(SDIST_SUFFIXES)})")
-    stem = filename.removesuffix(suffix)
+    stem, tags = filename.removesuffix(suffix), ""
     try:
         if suffix == ".whl":
             name, (project, version, _, _) = stem.split("-")[0], parse_wheel_filename(filename)
+            tags = stem.split("-", 2)[2]
         else:
             name, (project, version) = stem.rpartition("-")[0], parse_sdist_filename(f"{stem}.tar.gz")
     except ValueError as error:
-        raise Refusal(f"{filename}: {error}") from None
+        reason = str(error).partition(": ")[0]  # what follows is the name without or with another suffix
+        raise Refusal(f"{filename}: {reason}") from None
     if not _NAME.fullmatch(name):
         raise Refusal(f"{filename}: {name!r} is not a project name")
-    return Release(filename, project, version, suffix)
+    return Release(filename, project, version, suffix, tags)

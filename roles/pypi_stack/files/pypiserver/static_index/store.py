@@ -1,12 +1,9 @@
 """Upload, remove, yank: the only code that changes anything.
 
-All state is on disk, guarded by locks that die with their process, so any number of workers and commands agree. The
-order of steps makes kill -9 and power cuts harmless:
-
-- A file is linked into place whole, checked and fsynced. Pages that name it follow, its record comes last.
-- When files leave, the record is marked unfinished first, pages follow, the bytes go last.
-- So a record is never ahead of the pages. What a crash left between is a file without a record or an unfinished record,
-  and both are taken up by `sync` or by the client's retry. Nothing that stood in the directory is rolled back.
+All state is on disk, guarded by locks that die with their process, so any number of workers and commands agree. A file is linked
+into place whole, checked and fsynced; the index follows (`index`). What a crash leaves between is a file that the record does not
+know, or a record that does not agree with its pages: both are mended before the project's next change, and by `sync`. Nothing that
+stood in the directory is rolled back.
 
 Yanks (PEP 592) are kept beside the packages, per project and version, so that they survive the loss of the index.
 """
@@ -17,21 +14,20 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import stat
 import time
-import zlib
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, BinaryIO
 
-from . import archive, files, names
-from . import pages as render
-from .errors import Conflict, NotFound, Refusal, Unreadable
-from .records import File, Record, Records
+from . import files, names
+from .archive import Metadata
+from .errors import Conflict, Damaged, NotFound, Refusal, Unreadable
+from .index import Index
+from .inspector import Inspector
+from .records import File, Record
 
 log = logging.getLogger(__name__)
 
@@ -55,49 +51,76 @@ class Claims:
     digests: Mapping[str, str] = field(default_factory=dict)
 
 
+class Incoming:
+    """A file that is being received, beside the packages: what is written here is linked to its place and never copied."""
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self.path, self.file = path, file
+        self._sha256 = hashlib.sha256()
+
+    def write(self, data: bytes) -> None:
+        self.file.write(data)
+        self._sha256.update(data)
+
+    def digest(self, algorithm: str) -> str:
+        """Of all that was written, in hex."""
+        self.file.flush()
+        return self._sha256.hexdigest() if algorithm == "sha256" else _digest(self.path, algorithm)
+
+
 class Store:
     """A package directory and the index made from it."""
 
-    def __init__(self, packages: Path, index: Path, limits: archive.Limits | None = None) -> None:
-        self.packages, self.index = packages, index
+    def __init__(self, packages: Path, index: Path, inspector: Inspector | None = None) -> None:
+        self.packages = packages
         self.spool = packages / ".uploads"
         self._yanks = packages / ".yanked"
-        self._metadata = index / "metadata"
-        self.pages = index / "simple"
-        self._temporary = index / ".tmp"
-        self._locks = index / ".locks"
-        self._limits = limits or archive.Limits()
-        for path in (self.spool, self._yanks, self._metadata, self.pages, self._temporary, self._locks):
+        self.index = Index(index)
+        self.inspector = inspector or Inspector()
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Make the directories that are missing."""
+        for path in (self.spool, self._yanks, *self.index.directories):
             files.make_directory(path)
-        files.make_directory(index / "records")
-        self.records = Records(index / "records", self._temporary)
 
     # Upload
 
-    def add(self, filename: str, stream: BinaryIO, claims: Claims) -> File:
-        """Take an upload. It is durable and on its project's pages when this returns; a Refusal leaves no trace."""
+    @contextmanager
+    def incoming(self) -> Iterator[Incoming]:
+        """Room for an upload; whatever has not been added is gone afterwards."""
+        with files.temporary_file(self.spool) as (path, file):
+            yield Incoming(path, file)
+
+    def add(self, filename: str, incoming: Incoming, claims: Claims) -> tuple[File, bool]:
+        """Take an upload, and whether it is new. It is durable and on its project's pages when this returns.
+
+        The same bytes again are no error: a client that lost the answer asks once more. A Refusal leaves no trace.
+        """
         release = names.parse(filename)
         release.check(claims.name, claims.version, "the form")
-        with files.temporary_file(self.spool) as (path, file):
-            digests = _copy(stream, file, {"sha256", *claims.digests})
-            for algorithm, claimed in claims.digests.items():
-                if claimed.lower() != digests[algorithm]:
-                    raise Refusal(f"{filename}: the {algorithm} digest sent is not that of the bytes received")
-            metadata = archive.read(file, release, self._limits, every_byte=True)
-            os.fsync(file.fileno())
-            with self.lock(release.project):
-                record = self.records.load(release.project)
-                if filename in record.files:
-                    raise Conflict(f"Package {filename!r} already exists!")
-                status, yanked = os.fstat(file.fileno()), self._yanked(release.project)
-                added = _describe(release, status, digests["sha256"], metadata, yanked)
-                after = {**record.files, filename: added}
-                core = self._core_metadata(filename, metadata)
-                self._publish(release.project, record, after, core, place=lambda: self._place(path, added))
-        return added
+        for algorithm, claimed in claims.digests.items():
+            if claimed.lower() != incoming.digest(algorithm):
+                raise Refusal(f"{filename}: the {algorithm} digest sent is not that of the bytes received")
+        sha256 = incoming.digest("sha256")
+        if twin := _twin(self.index.records.load(release.project), release, sha256):  # spares us reading the archive
+            return twin, False
+        release.refuse_odd_spelling()
+        metadata = self.inspector.read(incoming.file, filename, strict=True)
+        os.fsync(incoming.file.fileno())
+        with self.index.lock(release.project):
+            record = self._settled(release.project)
+            if twin := _twin(record, release, sha256):
+                return twin, False
+            _make_younger(incoming.file, record)
+            status, yanked = os.fstat(incoming.file.fileno()), self._yanked(release.project)
+            added = _describe(release, status, sha256, metadata, yanked)
+            core = self._core_metadata(filename, metadata)
+            self.index.add(release.project, record, added, core, place=lambda: self._place(incoming.path, added))
+        return added, True
 
     def _place(self, path: Path, added: File) -> None:
-        """The point of no return, and the one that decides between simultaneous uploads of one name.
+        """The point of no return.
 
         The same bytes under that name without a record are an upload that was cut off here: it is finished.
         """
@@ -105,8 +128,8 @@ class Store:
         try:
             os.link(path, final)
         except FileExistsError:
-            if _sha256(final) != added.sha256:
-                raise Conflict(f"Package {added.filename!r} already exists!") from None
+            if _digest(final) != added.sha256:
+                raise Conflict(_taken(added.filename, added.filename)) from None
             os.replace(path, final)
         files.sync_directory(self.packages)
 
@@ -115,8 +138,8 @@ class Store:
     def remove(self, filename: str) -> None:
         """Delete one file."""
         project = names.parse(filename).project
-        with self.lock(project):
-            record = self.records.load(project)
+        with self.index.lock(project):
+            record = self._settled(project, whole=True)
             if filename not in record.files:
                 raise NotFound(f"{filename} not found")
             self._remove(project, record, [filename])
@@ -124,67 +147,84 @@ class Store:
     def remove_version(self, name: str, version: str) -> list[str]:
         """Delete all files of a version; any spelling of name and version. Returns their names."""
         project, release = names.normalise(name), names.release_key(version)
-        with self.lock(project):
-            record = self.records.load(project)
+        with self.index.lock(project):
+            record = self._settled(project, whole=True)
             doomed = _of_release(record, project, version)
             self._remove(project, record, doomed)
             self._write_yanks(project, {k: v for k, v in self._yanked(project).items() if k != release})
         return doomed
 
     def _remove(self, project: str, record: Record, doomed: Iterable[str]) -> None:
-        self._publish(project, record, {name: file for name, file in record.files.items() if name not in doomed})
+        self.index.publish(project, record, {name: file for name, file in record.files.items() if name not in doomed})
         for filename in doomed:
             (self.packages / filename).unlink(missing_ok=True)
-            self._metadata_path(filename).unlink(missing_ok=True)
+            self.index.drop_metadata(filename)
         files.sync_directory(self.packages)
 
     def yank(self, name: str, version: str, reason: str | None) -> list[str]:
         """Yank a version for a reason, perhaps an empty one; None takes the yank back. Returns the files' names."""
         project, release = names.normalise(name), names.release_key(version)
-        with self.lock(project):
-            record = self.records.load(project)
+        with self.index.lock(project):
+            record = self._settled(project, whole=True)
             affected = _of_release(record, project, version)
             others = {key: value for key, value in self._yanked(project).items() if key != release}
             self._write_yanks(project, others if reason is None else {**others, release: reason})
             changed = {filename: replace(record.files[filename], yanked=reason) for filename in affected}
-            self._publish(project, record, {**record.files, **changed})
+            self.index.publish(project, record, {**record.files, **changed})
         return affected
 
     # Files that came or went by other hands
 
-    def refresh(self, project: str, filenames: Iterable[str], *, anew: bool = False) -> set[str]:
-        """Bring one project in line with the directory; `filenames` are those that may be new.
+    def refresh(self, project: str, filenames: Iterable[str], *, whole: bool, anew: bool = False) -> set[str]:
+        """Bring one project in line with the directory; `filenames` are those that may have come, gone or changed.
 
-        Only files with another size or mtime are read. Returns those that may still be growing: ask again. With `anew`
-        the pages are rendered even if nothing changed.
+        `whole`: they are all that there are, so every file that is known is looked at as well. Only files with another size or
+        mtime are read. Returns those that may still be growing: ask again. With `anew` the pages are rendered even if
+        nothing changed.
         """
+        with self.index.lock(project):
+            record = self.index.records.load(project)
+            if not whole and record.intact and all(self._unchanged(record.file(name), name) for name in filenames):
+                return set()
+            return self._refresh(project, record, filenames, anew)
+
+    def _settled(self, project: str, *, whole: bool = False) -> Record:
+        """The record, when it agrees with the pages; else after it was made so. `whole`: and every line of it can be read."""
+        record = self.index.records.load(project)
+        if not self.index.knows(project):
+            return record
+        if self.index.agrees(project, record) and not (whole and len(record.files) != len(record)):
+            return record
+        log.warning("%s: the record and the pages do not agree; looking at its files", project)
+        self._refresh(project, record, self.present(project), anew=False)
+        return self.index.records.load(project)
+
+    def _refresh(self, project: str, record: Record, filenames: Iterable[str], anew: bool) -> set[str]:
         growing: set[str] = set()
         gone: list[str] = []
-        with self.lock(project):
-            record = self.records.load(project)
-            yanked = self._yanked(project)
-            found: dict[str, File] = {}
-            for filename in sorted({*filenames, *record.files}):
-                try:
-                    found[filename] = self._examine(filename, record.files.get(filename), yanked)
-                except _Growing:
-                    growing.add(filename)
-                except FileNotFoundError:
-                    gone.append(filename)
-                except (Refusal, PermissionError) as error:
-                    log.warning("not listed: %s", error)
-            if anew or found != record.files or record.pages != render.FORMAT:
-                self._publish(project, record, found)
-            for filename in gone:
-                self._metadata_path(filename).unlink(missing_ok=True)
+        yanked = self._yanked(project)
+        found: dict[str, File] = {}
+        for filename in sorted({*filenames, *record.files}):
+            try:
+                found[filename] = self._examine(filename, record.files.get(filename), yanked)
+            except _Growing:
+                growing.add(filename)
+            except FileNotFoundError:
+                gone.append(filename)
+            except (Refusal, PermissionError) as error:
+                log.warning("not listed: %s", error)
+        settled = self.index.agrees(project, record) if found else not self.index.knows(project)
+        if anew or found != record.files or not settled:
+            self.index.publish(project, record, found)
+        for filename in gone:
+            self.index.drop_metadata(filename)
         return growing
 
     def _examine(self, filename: str, known: File | None, yanked: Mapping[str, str]) -> File:
+        if known and self._unchanged(known, filename):
+            return replace(known, yanked=yanked.get(known.release) if yanked else None)
         path = self.packages / filename
         before = path.stat()
-        unchanged = known and (before.st_size, before.st_mtime_ns) == (known.size, known.mtime_ns)
-        if known and unchanged and (not known.metadata or self._metadata_path(filename).exists()):
-            return replace(known, yanked=yanked.get(names.release_key(known.version)) if yanked else None)
         release = names.parse(filename)
         if not stat.S_ISREG(before.st_mode):
             raise Refusal(f"{filename}: not a regular file")
@@ -193,93 +233,57 @@ class Store:
         with path.open("rb") as file:
             metadata = None
             try:
-                metadata = archive.read(file, release, self._limits, every_byte=False)
+                metadata = self.inspector.read(file, filename, strict=False)
             except Unreadable:
                 raise
             except Refusal as error:  # whoever has access to the directory may know better, and old files are like that
                 log.warning("listed without metadata: %s", error)
-        sha256 = _sha256(path)
+        sha256 = _digest(path)
         if (after := path.stat()).st_mtime_ns != before.st_mtime_ns or after.st_size != before.st_size:
             raise _Growing
-        files.write(self._core_metadata(filename, metadata), self._temporary)
+        files.write(self._core_metadata(filename, metadata), self.index.temporary)
         return _describe(release, before, sha256, metadata, yanked)
 
-    # Pages
+    def _unchanged(self, known: File | None, filename: str) -> bool:
+        """Whether a file is as its record has it, or is neither there nor known."""
+        try:
+            status = (self.packages / filename).stat()
+        except FileNotFoundError:
+            return known is None
+        if not known or (status.st_size, status.st_mtime_ns) != (known.size, known.mtime_ns):
+            return False
+        return not known.metadata or self.index.metadata_path(filename).exists()
 
-    def _publish(
-        self,
-        project: str,
-        record: Record,
-        after: Mapping[str, File],
-        core: Mapping[Path, bytes] = MappingProxyType({}),
-        place: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Write the pages, then the record. Call it under the project's lock.
-
-        `place` is called when all that needs space is done, and nothing visible has changed yet.
-        """
-        if any(after.get(name) != file for name, file in record.files.items()):
-            kept = {name: file for name, file in record.files.items() if after.get(name) == file}
-            self.records.save(project, Record(kept))
-        folder = self.pages / project
-        if not after:
-            shutil.rmtree(folder, ignore_errors=True)
-            self.records.delete(project)
-            return
-        if not folder.exists():
-            files.make_directory(folder)
-            files.sync_directory(self.pages)
-        content = {folder / name: page for name, page in render.project(project, after.values()).items()}
-        document = self.records.document(project, Record(after, render.FORMAT))
-        with files.staged({**core, **content, **document}, self._temporary) as commit:
-            place()
-            commit()
-        if core:
-            files.sync_directory(self._metadata)
-        files.sync_directory(folder)
-        self.records.sync()
-
-    def write_root(self) -> None:
-        """Write the list of projects. Nothing that installs reads it, so `sync` does it, not the upload."""
-        with files.lock(self._locks / "root"):
-            content = render.root(self.records.projects())
-            files.write({self.pages / name: page for name, page in content.items()}, self._temporary)
+    def present(self, project: str) -> list[str]:
+        """The project's files, from the names in the directory."""
+        present = []
+        for filename in os.listdir(self.packages):
+            if names.normalise(filename).startswith(project):
+                with suppress(Refusal):
+                    if names.parse(filename).project == project:
+                        present.append(filename)
+        return present
 
     # Housekeeping
 
-    def lock(self, project: str) -> AbstractContextManager[None]:
-        """One of 256 locks, so that there is none to clean up when a project goes."""
-        return files.lock(self._locks / f"{zlib.crc32(project.encode()) % 256:02x}")
-
-    def watching(self) -> AbstractContextManager[bool]:
-        """True for the one process that watches the directory."""
-        return files.try_lock(self._locks / "watch")
-
     def sweep(self, present: Iterable[str]) -> None:
         """Remove what crashes left: half-written files, metadata of files that are gone."""
-        for spool in (self.spool, self._temporary):
-            files.sweep(spool, older_than=time.time() - 60)
-        orphans = {path.name.removesuffix(".metadata") for path in self._metadata.iterdir()}.difference(present)
-        for filename in orphans:
-            if not (self.packages / filename).exists():
-                self._metadata_path(filename).unlink(missing_ok=True)
+        files.sweep(self.spool, older_than=time.time() - 60)
+        self.index.sweep(present, exists=lambda filename: (self.packages / filename).exists())
 
-    def projects(self) -> set[str]:
-        """Projects that have a record or pages."""
-        return {*self.records.projects(), *(path.name for path in self.pages.iterdir() if path.is_dir())}
-
-    def _metadata_path(self, filename: str) -> Path:
-        return self._metadata / f"{filename}.metadata"
-
-    def _core_metadata(self, filename: str, metadata: archive.Metadata | None) -> dict[Path, bytes]:
+    def _core_metadata(self, filename: str, metadata: Metadata | None) -> dict[Path, bytes]:
         """Core metadata beside the index (PEP 658), for wheels: an sdist's may say less than a build of it would."""
-        return {self._metadata_path(filename): metadata.content} if metadata and filename.endswith(".whl") else {}
+        return {self.index.metadata_path(filename): metadata.content} if metadata and filename.endswith(".whl") else {}
 
     def _yanked(self, project: str) -> dict[str, str]:
-        with suppress(FileNotFoundError):
-            yanked: dict[str, str] = json.loads((self._yanks / f"{project}.json").read_bytes())
-            return yanked
-        return {}
+        path = self._yanks / f"{project}.json"
+        try:
+            yanked: dict[str, str] = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except ValueError:
+            raise Damaged(f"the yanks of {project} cannot be read: mend or remove {path}") from None
+        return yanked
 
     def _write_yanks(self, project: str, yanked: Mapping[str, str]) -> None:
         path = self._yanks / f"{project}.json"
@@ -294,47 +298,60 @@ class _Growing(Exception):
     """Somebody may be writing the file."""
 
 
+def _twin(record: Record, release: names.Release, sha256: str) -> File | None:
+    """The same file, if it is there already. Conflict if another one stands in its place."""
+    for file in record.of_release(names.release_key(str(release.version))):
+        if names.parse(file.filename).identity == release.identity:
+            if (file.filename, file.sha256) == (release.filename, sha256):
+                return file
+            raise Conflict(_taken(release.filename, file.filename))
+    return None
+
+
+def _taken(filename: str, by: str) -> str:
+    other = "with other content" if filename == by else f"as {by}"
+    return f"{filename} already exists {other}; what is released never changes: upload a new version"
+
+
+def _make_younger(file: BinaryIO, record: Record) -> None:
+    """Uploads come last on their pages, also one that was received earlier than another."""
+    if (last := record.last) and os.fstat(file.fileno()).st_mtime_ns <= last.mtime_ns < time.time_ns():
+        now = max(time.time_ns(), last.mtime_ns + 1)
+        os.utime(file.fileno(), ns=(now, now))
+        os.fsync(file.fileno())
+
+
 def _describe(
     release: names.Release,
     status: os.stat_result,
     sha256: str,
-    metadata: archive.Metadata | None,
+    metadata: Metadata | None,
     yanked: Mapping[str, str],
 ) -> File:
     version = str(release.version)
+    key = names.release_key(version)
     return File(
         filename=release.filename,
         version=version,
+        release=key,
         size=status.st_size,
         mtime_ns=status.st_mtime_ns,
         sha256=sha256,
         metadata=hashlib.sha256(metadata.content).hexdigest() if metadata and release.is_wheel else None,
         requires_python=metadata.requires_python if metadata else None,
-        yanked=yanked.get(names.release_key(version)),
+        yanked=yanked.get(key),
     )
 
 
 def _of_release(record: Record, project: str, version: str) -> list[str]:
-    wanted = names.release_key(version)
-    filenames = [name for name, file in record.files.items() if names.release_key(file.version) == wanted]
-    if not filenames:
+    if not (found := record.of_release(names.release_key(version))):
         raise NotFound(f"{project} ({version}) not found")
-    return filenames
+    return [file.filename for file in found]
 
 
-def _copy(source: BinaryIO, target: BinaryIO | None, algorithms: Iterable[str]) -> dict[str, str]:
-    """Hex digests of the bytes from here to the end, copied to `target` on the way."""
-    hashes = {name: DIGESTS[name]() for name in algorithms}
-    while chunk := source.read(1 << 20):
-        for each in hashes.values():
-            each.update(chunk)
-        if target:
-            target.write(chunk)
-    if target:
-        target.flush()
-    return {name: each.hexdigest() for name, each in hashes.items()}
-
-
-def _sha256(path: Path) -> str:
+def _digest(path: Path, algorithm: str = "sha256") -> str:
+    digest = DIGESTS[algorithm]()
     with path.open("rb") as file:
-        return _copy(file, None, ["sha256"])["sha256"]
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return str(digest.hexdigest())

@@ -1,7 +1,7 @@
 """Bring the index in line with the package directory: once, or for ever.
 
-What comes by hand, rsync or a restore is found by listing the directory: when its mtime changed (looked at every second)
-and every minute anyway, for files rewritten in place. Subdirectories are not looked into.
+What comes by hand, rsync or a restore is told by the kernel, or found by listing the directory: when its mtime changed (looked at
+every second) and now and then anyway. Subdirectories are not looked into.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contextlib import suppress
 from os import scandir
 from pathlib import Path
 
-from . import names
+from . import names, watch
 from .errors import Refusal
 from .store import SETTLE_SECONDS, Store
 
@@ -27,7 +27,8 @@ Seen = dict[str, tuple[int, int]]
 """Size and mtime_ns of every visible file."""
 
 POLL_SECONDS = 1.0
-FULL_SECONDS = 60.0
+FULL_SECONDS = {True: 3600.0, False: 60.0}
+"""How often everything is looked at, when the kernel tells of changes and when it cannot."""
 BATCH = 256
 SHARE = 0.1
 """At most this share of a processor goes into listing the directory, however busy it is. Waiting for the disk does not count."""
@@ -51,30 +52,28 @@ def rebuild(store: Store, progress: Callable[[int, int], None]) -> None:
     `progress` is told the number of projects done and of all. The result depends on nothing but the directory.
     """
     seen = look(store)
-    todo = _projects(seen)
-    for project in store.projects():
-        todo.setdefault(project, set())
+    todo = _all(store, seen)
     growing: set[str] = set()
-    for done, later in enumerate(_refresh(store, todo, anew=True), start=1):
+    for done, later in enumerate(_refresh(store, todo, whole=True, anew=True), start=1):
         growing |= later
         progress(done, len(todo))
     while growing:
         time.sleep(SETTLE_SECONDS)
         growing = set().union(*_refresh(store, _projects(growing)))
-    store.write_root()
+    store.index.write_root()
     store.sweep(seen)
 
 
 def differences(store: Store) -> list[str]:
     """Where the index is another than a rebuild from nothing would give; paths below the index directory."""
-    fresh = Store(store.packages, store.index / ".check")
+    index = store.index.directory
+    fresh = Store(store.packages, index / ".check", store.inspector)
     try:
         rebuild(fresh, lambda _done, _total: None)
-        return sorted(
-            {path for one, other in ((store, fresh), (fresh, store)) for path in _unlike(one.index, other.index)}
-        )
+        twin = fresh.index.directory
+        return sorted({path for one, other in ((index, twin), (twin, index)) for path in _unlike(one, other)})
     finally:
-        shutil.rmtree(fresh.index)
+        shutil.rmtree(fresh.index.directory)
 
 
 def _unlike(one: Path, other: Path) -> Iterator[str]:
@@ -95,7 +94,8 @@ class Watcher(threading.Thread):
     def run(self) -> None:
         while True:
             try:
-                with self._store.watching() as mine:
+                self._store.prepare()
+                with self._store.index.watching() as mine:
                     if mine:
                         self._watch()
             except Exception:
@@ -104,50 +104,73 @@ class Watcher(threading.Thread):
             time.sleep(POLL_SECONDS)
 
     def _watch(self) -> None:
-        packages, pages = _Changes(self._store.packages), _Changes(self._store.pages)
-        seen: Seen = {}
-        growing: set[str] = set()
-        full = (
-            0.0  # monotonic time of the last full look; the first one also takes up what happened while nobody looked
-        )
+        source, pages = _Source(self._store), watch.Stamp(self._store.index.pages)
+        seen = look(self._store)
+        growing = set().union(*_refresh(self._store, _all(self._store, seen), whole=True))
+        swept = 0.0
         while True:
             started, worked = time.monotonic(), time.thread_time()
-            overdue = not full or started - full > FULL_SECONDS
-            if packages.since() or growing or overdue:
+            if (changed := source.changes()) is None:
                 now = look(self._store)
-                todo = _projects(
-                    growing | {name for name in now.keys() | seen.keys() if now.get(name) != seen.get(name)}
-                )
-                if not full:
-                    for project in self._store.projects():
-                        todo.setdefault(project, set())
-                growing = set().union(*_refresh(self._store, todo))
+                changed = {name for name in now.keys() | seen.keys() if now.get(name) != seen.get(name)}
                 seen = now
-            if pages.since() or overdue:
-                self._store.write_root()
-            if overdue:
+            growing = set().union(*_refresh(self._store, _projects(growing | changed)))
+            if pages.since():
+                self._store.index.write_root()
+            if not swept or started - swept > FULL_SECONDS[True]:
                 self._store.sweep(seen)
-                full = started
+                swept = started
             time.sleep(max(POLL_SECONDS, (time.thread_time() - worked) * (1 / SHARE - 1)))
 
 
-class _Changes:
-    """Whether a directory may have changed since it was last asked about."""
+class _Source:
+    """What may have changed in the package directory, and which records somebody took away."""
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._stamp = path, 0
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._stamp, self._looked = watch.Stamp(store.packages), time.monotonic()
+        try:
+            self._events = [watch.Events(path) for path in (store.packages, store.index.records.directory)]
+        except OSError as error:
+            log.warning("listing the directory instead of being told of changes: %s", error)
+            self._events = []
 
-    def since(self) -> bool:
-        before, now = self._stamp, self._path.stat().st_mtime_ns
-        self._stamp = now if time.time_ns() - now > 1_000_000_000 else 0  # clocks tick: a fresh stamp may hide a change
-        return now != before
+    def changes(self) -> set[str] | None:
+        """Names of files since the last call; None: nobody can tell, look at all of them. OSError if it is another directory now."""
+        moved, names = self._stamp.since(), set()
+        try:
+            if self._events:
+                names, taken = (events.since() for events in self._events)
+                names |= {name for record in taken for name in self._of_lost(record)}
+                moved = moved and not names  # by another machine
+        except watch.CannotTell:
+            moved = True
+        if moved or time.monotonic() - self._looked > FULL_SECONDS[bool(self._events)]:
+            self._looked = time.monotonic()
+            return None
+        return names
+
+    def _of_lost(self, record: str) -> list[str]:
+        """The files of a project whose pages are there while its record is not."""
+        project = Path(record).stem
+        known, index = self._store.index.knows(project), self._store.index
+        return self._store.present(project) if known and not index.records.path(project).exists() else []
 
 
-def _refresh(store: Store, todo: dict[str, set[str]], *, anew: bool = False) -> Iterator[set[str]]:
+def _all(store: Store, seen: Iterable[str]) -> dict[str, set[str]]:
+    """All files by project; a project that only the index knows has none."""
+    return {**{project: set() for project in store.index.projects()}, **_projects(seen)}
+
+
+def _refresh(store: Store, todo: dict[str, set[str]], *, whole: bool = False, anew: bool = False) -> Iterator[set[str]]:
     """Refresh projects side by side: hashing and fsync wait for the disk, not for the interpreter."""
 
     def one(item: tuple[str, set[str]]) -> set[str]:
-        return store.refresh(item[0], item[1], anew=anew)
+        try:
+            return store.refresh(item[0], item[1], whole=whole, anew=anew)
+        except Refusal as error:
+            log.error("%s is left as it is: %s", item[0], error)
+            return set()
 
     items = sorted(todo.items())
     with ThreadPoolExecutor(max_workers=4) as pool:
