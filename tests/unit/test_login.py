@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ import pytest
 import login as login_module
 from login import (
     GUESSES,
-    MAX_FOLLOWERS,
     MAX_LINES,
     MAX_WRONG,
     REMEMBER_SECONDS,
@@ -153,18 +153,23 @@ def test_wrong_passwords_do_not_make_it_forget_who_is_right(
     assert len(compared) == MAX_WRONG + 11
 
 
-def test_a_crowd_with_one_credential_costs_one_verification(login: Login, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some wait for it; the rest is told to ask again, so that they hold no thread of the server."""
+@pytest.mark.parametrize("followers", [3, inf])
+def test_a_crowd_with_one_credential_costs_one_verification(
+    users: Path, monkeypatch: pytest.MonkeyPatch, followers: float
+) -> None:
+    """All wait for it; or some, and the rest is told to ask again, so that they hold no thread of the server."""
+    login = Login(users, followers)
     entered, hold = held(monkeypatch)
     with ThreadPoolExecutor(50) as pool:
         leader = pool.submit(login.check, "alice", b"wonderland")
         assert entered.wait(10)
         crowd = [pool.submit(login.check, "alice", b"wonderland") for _ in range(49)]
-        wait_until(lambda: sum(asked.done() for asked in crowd) == 49 - MAX_FOLLOWERS)
+        waiting = min(49, followers)
+        wait_until(lambda: sum(asked.done() for asked in crowd) == 49 - waiting and login.waiting == 1 + waiting)
         hold.set()
         answers = [asked.exception(10) or asked.result() for asked in [leader, *crowd]]
-    assert sum(isinstance(answer, Account) for answer in answers) == 1 + MAX_FOLLOWERS
-    assert sum(isinstance(answer, Pending) for answer in answers) == 49 - MAX_FOLLOWERS
+    assert sum(isinstance(answer, Account) for answer in answers) == 1 + waiting
+    assert sum(isinstance(answer, Pending) for answer in answers) == 49 - waiting
     assert login.check("alice", b"wonderland") and login.verifications == 1
 
 

@@ -26,6 +26,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ GUESSES = 10
 MAX_WAITING = 40
 """Verifications that may wait."""
 MAX_FOLLOWERS = 8
-"""Requests that may wait for another one's verification. With those above fewer than the server's threads: /health finds one."""
+"""Requests to the service that may wait for another one's verification. With those above fewer than its threads: /health finds one."""
 WAIT_SECONDS = 10.0
 """How long a verification waits for its turn: on a slow machine a crowd is told to come back, before nginx gives up (proxy_read_timeout)."""
 MAX_LINES = 300
@@ -143,9 +144,9 @@ class _Diary:
 class Login:
     """Remembers verdicts, verifies each credential once, and slows down who guesses. Safe for threads."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, max_followers: float = inf) -> None:
         self.verifications = 0
-        self._directory = directory
+        self._directory, self._max_followers = directory, max_followers
         self._users = Users()
         self._key = secrets.token_bytes(32)
         self._verdicts = _Verdicts()
@@ -173,7 +174,7 @@ class Login:
             if verification is None:
                 paid = self._guesses.pay(self._digest(address, name))
                 verification = self._under_way[key] = _Verification(self._users, name, password, address, connection)
-            elif sum(len(other.waiting) - 1 for other in self._under_way.values()) >= MAX_FOLLOWERS:
+            elif sum(len(other.waiting) - 1 for other in self._under_way.values()) >= self._max_followers:
                 raise Pending
             verification.waiting.append(gone)
         if paid is not None:
@@ -291,4 +292,4 @@ def make_application(login: Login) -> Any:
     return application
 
 
-application = make_application(Login(Path(os.environ.get("USERS_DIRECTORY", "/users"))))
+application = make_application(Login(Path(os.environ.get("USERS_DIRECTORY", "/users")), MAX_FOLLOWERS))

@@ -28,7 +28,7 @@ function negotiate(r) {
 
 /* No page under that address: another spelling of a name is sent to the right one (PEP 503), the rest does not exist. */
 function missing(r) {
-    const wanted = r.uri.match(/^(?:\/index)?\/simple\/([A-Za-z0-9._-]+)(\/(?:index\.(?:html|json)|unclear)?)?$/);
+    const wanted = r.uri.match(/^(?:\/index)?\/simple\/([A-Za-z0-9._-]+)(\/(?:index\.(?:html|json))?)?$/);
     if (wanted) {
         const normal = wanted[1].replace(/[-_.]+/g, '-').toLowerCase();
         if (normal != wanted[1] || !wanted[2]) {
