@@ -102,7 +102,7 @@ CASES = {
         {"pypi_stack_max_archive_members": 20_000}, ("pypi_stack_max_archive_members has no meaning", "Remove it")
     ),
     "proxy that a shell would not take": Case(
-        {"docker_host_proxy": {"https": "http://someone:Wonderland!@proxy:3128", "http": "proxy:3128"}},
+        {"pypi_proxy": {"https": "http://someone:Wonderland!@proxy:3128", "http": "proxy:3128"}},
         (
             "docker_host_proxy.http is no URL such as http://user:password@proxy.example.com:3128",
             "docker_host_proxy.https is no URL",
@@ -110,7 +110,7 @@ CASES = {
         ),
     ),
     "exceptions from the proxy": Case(
-        {"docker_host_proxy": {"no_proxy": "a, b"}},
+        {"pypi_proxy": {"no_proxy": "a, b"}},
         ('docker_host_proxy.no_proxy is \\"a, b\\". Give names and networks',),
     ),
     "address in brackets": Case(

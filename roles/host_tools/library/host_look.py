@@ -48,9 +48,10 @@ def contents(patterns: list[str]) -> dict[str, str]:
     """Path to content in base64."""
     found = {}
     for pattern in patterns:
-        for path in glob(pattern):
-            with open(path, "rb") as file:
-                found[path] = b64encode(file.read()).decode()
+        for path in glob(pattern, recursive=True):
+            if not os.path.isdir(path):
+                with open(path, "rb") as file:
+                    found[path] = b64encode(file.read()).decode()
     return found
 
 
