@@ -49,7 +49,7 @@ def contents(patterns: list[str]) -> dict[str, str]:
     found = {}
     for pattern in patterns:
         for path in glob(pattern, recursive=True):
-            if not os.path.isdir(path):
+            if path == pattern or not os.path.isdir(path):  # what is named must be a file
                 with open(path, "rb") as file:
                     found[path] = b64encode(file.read()).decode()
     return found
