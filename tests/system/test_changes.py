@@ -19,8 +19,9 @@ def nothing_changes(lab: Lab, edge: Edge) -> Generator[None]:
 
     def state() -> tuple[dict[str, Any], str]:
         containers = {name: (c["Id"], c["State"]["Pid"]) for name, c in lab.containers().items()}
-        files = f"{lab.project}/compose.yml {lab.project}/nginx/* {lab.project}/users/* {lab.project}/tls/*"
-        return containers, lab.server.check_output(f"sha256sum {files}; sha256sum /etc/docker/*.json || true")
+        project = " ".join(f"{lab.project}/{part}" for part in ("compose.yml", "nginx", "users", "tls"))
+        files = f"find {project} /etc/docker -type f -exec sha256sum {{}} +"
+        return containers, lab.server.check_output(files)
 
     before = state()
     yield
@@ -94,7 +95,11 @@ def test_an_image_that_does_not_start_gives_way_to_what_ran(lab: Lab, edge: Edge
     """nginx's instead of pypiserver's: there is no gunicorn in it."""
 
     def configuration() -> str:
-        return str(lab.server.check_output(f"sha256sum {lab.project}/compose.yml {lab.project}/nginx/*"))
+        return str(
+            lab.server.check_output(
+                f"find {lab.project}/compose.yml {lab.project}/nginx -type f -exec sha256sum {{}} +"
+            )
+        )
 
     images = {name: c["Config"]["Image"] for name, c in lab.containers().items()}
     before = configuration()
