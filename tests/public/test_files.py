@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
+import json
 import os
 import random
 import signal
@@ -36,25 +36,25 @@ def test_100_clients_want_100_mb(upstream: Upstream, tmp_path: Path) -> None:
     first: list[float] = []
     last: list[float] = []
 
-    def client(engine: Engine) -> str:
+    def client(engine: Engine) -> int:
         connection = http.client.HTTPConnection("127.0.0.1", engine.port, timeout=100)
         connection.request("GET", address(artifact, "big"))
         response = connection.getresponse()
         assert response.length == len(artifact.content)
-        digest = hashlib.sha256(response.read(1000))
+        size = len(response.read(1000))
         first.append(time.monotonic())
         while chunk := response.read(1 << 20):
-            digest.update(chunk)
+            assert artifact.content[size : size + len(chunk)] == chunk
+            size += len(chunk)
         last.append(time.monotonic())
         connection.close()
-        return digest.hexdigest()
+        return size
 
     with (
-        process(document([described(upstream)], tmp_path / "cache"), tmp_path) as engine,
+        process(document([described(upstream)], tmp_path / "cache", timeout=60), tmp_path) as engine,
         ThreadPoolExecutor(100) as pool,
     ):
-        digests = list(pool.map(client, [engine] * 100))
-        assert set(digests) == {artifact.sha256}
+        assert set(pool.map(client, [engine] * 100)) == {len(artifact.content)}
         assert max(first) < min(last)
         assert upstream.count(f"/files/{artifact.filename}") == 1
         assert upstream.count("/simple/big/") == 1
@@ -271,8 +271,6 @@ def test_full(start: Start, upstream: Upstream) -> None:
 def test_purge_and_list(
     start: Start, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
 ) -> None:
-    import json
-
     one, two = upstream.add("my-lib", "1.0", metadata=b"x"), upstream.add("my-lib", "2.0")
     other = upstream.add("other")
     engine = start()
@@ -284,17 +282,17 @@ def test_purge_and_list(
     ):
         assert engine.ask(path).status == 200
     assert len(engine.kept()) == 4
-    path = tmp_path / "config.json"
-    path.write_text(json.dumps(document([described(upstream)], engine.cache)))
-    monkeypatch.setenv("PUBLIC_CONFIG", str(path))
+    written = tmp_path / "config.json"
+    written.write_text(json.dumps(document([described(upstream)], engine.cache)))
+    monkeypatch.setenv("PUBLIC_CONFIG", str(written))
     assert main(["list"]) == 0
     out = capsys.readouterr().out
-    assert [line.split()[2:] for line in out.splitlines()] == [
-        ["my-lib", f"{one.filename}"],
-        ["my-lib", f"{one.filename}.metadata"],
-        ["my-lib", two.filename],
-        ["other", other.filename],
-    ] or set(out.split()) >= {one.filename, two.filename, other.filename}
+    assert {tuple(line.split()[2:]) for line in out.splitlines()} == {
+        ("my-lib", one.filename),
+        ("my-lib", f"{one.filename}.metadata"),
+        ("my-lib", two.filename),
+        ("other", other.filename),
+    }
     assert main(["purge", "My_Lib", one.filename]) == 0
     assert engine.kept() == {two.filename, other.filename}
     assert engine.offers("my-lib") == {one.filename, two.filename}

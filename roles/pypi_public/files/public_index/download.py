@@ -10,16 +10,21 @@ import hashlib
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from .cache import Cache
 from .errors import Failed, Refusal
-from .transport import CHUNK, Transport
+from .transport import Transport
 
 SLOWEST = 50_000
 """Bytes a second; a file may take the time of this, and a minute."""
+TELL, NOTICE = 0.02, 0.1
+"""Seconds between two calls to the readers, and after which a reader looks by itself: a hundred are not woken for each packet."""
+PIECE = 1 << 18
+"""Bytes that a reader takes at once."""
 UNKNOWN = 3_600
 """Seconds for a file whose size nobody says."""
 
@@ -67,14 +72,15 @@ class Download:
             readable, whole = self._beyond(at)
             assert self._file
             while at < readable:
-                chunk = os.pread(self._file.fileno(), min(CHUNK, readable - at), at)
+                chunk = os.pread(self._file.fileno(), min(PIECE, readable - at), at)
                 at += len(chunk)
                 yield chunk
 
     def _beyond(self, at: int) -> tuple[int, bool]:
         """Wait for more than so many bytes, and give back how many can be read, and whether that is the whole."""
         with self._changed:
-            self._changed.wait_for(lambda: self._readable() > at or self._whole or self._error)
+            while not (self._readable() > at or self._whole or self._error):
+                self._changed.wait(NOTICE)
             if self._error and not self._whole:
                 raise self._error
             return self._readable(), self._whole
@@ -92,7 +98,7 @@ class Download:
     def _fetch(self, path: Path, file: BinaryIO) -> None:
         seconds = UNKNOWN if self.size is None else 60 + self.size / SLOWEST
         name = self._transport.upstream.name
-        digest = hashlib.sha256()
+        digest, told = hashlib.sha256(), 0.0
         with self._transport.get(self._url, {}, seconds) as answer:
             if answer.status != 200:
                 raise Failed(f"{name} lists this file and answers {answer.status} for it")
@@ -107,9 +113,11 @@ class Download:
                 file.write(chunk)
                 file.flush()
                 digest.update(chunk)
-                with self._changed:
-                    self._written += len(chunk)
-                    self._changed.notify_all()
+                self._written += len(chunk)
+                if time.monotonic() - told > TELL:
+                    told = time.monotonic()
+                    with self._changed:
+                        self._changed.notify_all()
         if self.size not in (None, self._written):
             raise Failed(f"{name} sent {self._written} of {self.size} bytes")
         if digest.hexdigest() != self._sha256:

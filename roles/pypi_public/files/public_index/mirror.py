@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 import time
@@ -61,7 +62,7 @@ class Mirror:
         self._unknown: OrderedDict[str, float] = OrderedDict()
         self._suspended: dict[str, float] = {}
         self._page_ends: dict[str, float] = {}
-        self._page_times: dict[str, float] = {}
+        self._page_times: dict[str, tuple[bytes, float]] = {}
         self._file_ends: dict[str, float] = {}
 
     # What clients ask for
@@ -82,11 +83,14 @@ class Mirror:
                 files = self._only_kept(name, files)
             with self._reading:
                 pages = render(known.listing, files)
-            # Younger than the last one by a second: nginx makes the ETag of size and time.
-            written = max(now, self._page_times.get(name, 0) + 1)
+            # nginx makes the ETag of size and time: another page is younger by a second, and the same one is not.
+            digest = hashlib.sha256(pages["index.json.gz"] + pages["index.html.gz"]).digest()
+            last, written = self._page_times.get(name, (b"", 0.0))
+            if digest != last:
+                written = max(now, written + 1)
             self.cache.make_room(sum(map(len, pages.values())))
             self.cache.put_pages(name, pages, written)
-            self._page_times[name] = written
+            self._page_times[name] = digest, written
             self._page_ends[name] = min(until, offer.changes)
 
     def file(self, name: str, digest16: str, filename: str) -> Path | Download:
@@ -278,13 +282,13 @@ class Mirror:
             if known:
                 return known, now + self.config.page_seconds
             raise Unknown(f"{name} is not kept here, and upstream is not asked (pypi_public_packages: cached)")
-        if known and (confirmed := self.cache.confirmed(name)) > now - seconds:
+        # What is not listed any more is for lock files only; it does not make a page.
+        alive = known is not None and not (known.files and all(file.withdrawn for file in known.listing.files))
+        if known and alive and (confirmed := self.cache.confirmed(name)) > now - seconds:
             return known, confirmed + self.config.page_seconds
         upstream = self._upstream(name)
         if self._unknown.get(name, 0) > now:
             raise Unknown(f"{upstream.name} has no project {name}")
-        # What is not listed any more is for lock files only; it does not make a page.
-        alive = known and not all(file.withdrawn for file in known.listing.files)
         if known and alive and self._suspended.get(upstream.name, 0) > now:
             return known, now + STALE
         try:
@@ -339,7 +343,9 @@ class Mirror:
             while len(self._unknown) > 10_000:
                 self._unknown.popitem(last=False)
         if known:
-            self._store(known.listing._replace(files=(), versions=(), etag=""), known, now)
+            left = self._store(known.listing._replace(files=(), versions=(), etag=""), known, now)
+            if not left.files:
+                self.cache.drop_listing(name)
 
     def _only_kept(self, name: str, files: list[File]) -> list[File]:
         """Without an upstream, what is not here is not offered."""
