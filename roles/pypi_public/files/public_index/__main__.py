@@ -1,19 +1,23 @@
-"""Public packages: python3 -m public_index serve | list | purge NAME [FILE]"""
+"""Public packages: python3 -m public_index serve | list | purge NAME [FILE] | warm"""
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from . import config
 from .cache import Cache
+from .errors import Refusal
 from .mirror import Mirror
 from .names import normalise
 from .server import Server
+from .warm import warm
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,6 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     command.add_argument("name", help="project, in any spelling")
     command.add_argument("file", nargs="?", default="", help="file name; without it, everything of the project")
+    commands.add_parser(
+        "warm", help="fetch what the JSON on standard input wants (warm.py), whatever of it is not kept yet"
+    )
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
 
@@ -38,6 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     if options.command == "serve":
         return _serve(wanted, options.host, options.port)
+    if options.command == "warm":
+        return _warm(wanted)
     cache = Cache(wanted.cache, wanted.cache_size)
     if options.command == "list":
         for kept in sorted(cache.kept()):
@@ -56,6 +65,18 @@ def _serve(wanted: config.Config, host: str, port: int) -> int:
     with Server((host, port), mirror) as server:
         server.serve_forever()
     return 0
+
+
+def _warm(wanted: config.Config) -> int:
+    mirror = Mirror(replace(wanted, packages="proxy"))  # also where nobody else may ask an upstream
+    try:
+        if mirror.advisories.due(time.time()):
+            mirror.advisories.refresh(time.time())
+        problems = warm(mirror, json.load(sys.stdin), lambda line: print(line, flush=True))
+    except (Refusal, ValueError) as error:
+        problems = [str(error)]
+    print(*problems, sep="\n", end="\n" * bool(problems), file=sys.stderr)
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":

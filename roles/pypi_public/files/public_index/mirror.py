@@ -126,6 +126,17 @@ class Mirror:
         with self._names(name):
             return self._listing(name, self.config.page_seconds)[0].listing.upstream
 
+    def files(self, name: str) -> tuple[File, ...]:
+        """What the upstream lists, whether or not it may be had."""
+        self._gate(name)
+        with self._names(name):
+            return self._listing(name, self.config.page_seconds)[0].listing.files
+
+    def settle(self) -> None:
+        """Wait until nothing is on its way any more."""
+        while self._downloads:
+            time.sleep(0.01)
+
     def health(self) -> dict[str, object]:
         """For whoever watches this."""
         now = self._clock()
