@@ -19,7 +19,7 @@ import pytest
 from public_index.__main__ import main
 
 from .conftest import Engine, Start, address, described, document, process
-from .upstream import Artifact, Upstream, slowly
+from .upstream import Artifact, Upstream, running, slowly
 
 
 def large(upstream: Upstream, megabytes: int, pause: float = 0.0) -> Artifact:
@@ -177,11 +177,44 @@ def test_it_lives_on_without_the_upstream(start: Start, upstream: Upstream) -> N
         reply = again.ask(address(other, "lib"))
         assert (reply.status, reply.reason.startswith("pypi ")) == (502, True)
         assert again.ask("/simple/never-seen/").status == 502
-    # An upstream that is known to be away costs nobody any time.
+    # An upstream that has just failed is not asked for the same again.
     asked = len(upstream.asked)
     again.later(1)
     assert again.page("lib") == before
     assert len(upstream.asked) == asked
+
+
+def test_an_upstream_that_cannot_be_reached_costs_time_once(start: Start, tmp_path: Path) -> None:
+    with running(Upstream()) as gone:
+        names = [f"lib-{number}" for number in range(5)]
+        for name in names:
+            gone.add(name)
+        engine = start([described(gone)])
+        for name in names:
+            engine.page(name)
+        gone.down = True  # the connections that are kept, too
+    tries: list[str] = []
+    assert engine.mirror
+    transport = engine.mirror._transports["pypi"]
+    dial = transport._dial
+    transport._dial = lambda *given: tries.append("") or dial(*given)  # type: ignore[func-returns-value, method-assign]
+    engine.later(700)
+    for name in names:
+        engine.page(name)
+    assert len(tries) == 1
+
+
+def test_one_bad_page_does_not_keep_the_others_as_they_are(start: Start, upstream: Upstream) -> None:
+    upstream.add("bad")
+    upstream.add("good")
+    engine = start()
+    assert engine.offers("bad")
+    assert engine.offers("good")
+    upstream.wrong["/simple/bad/"] = lambda request: request.send_error(500)
+    new = upstream.add("good", "2.0")
+    engine.later(601)
+    assert engine.offers("bad")
+    assert new.filename in engine.offers("good")
 
 
 def test_what_the_cache_holds_and_nothing_else(start: Start, upstream: Upstream) -> None:

@@ -262,6 +262,7 @@ def test_what_the_upstream_has_in_quarantine(start: Start, upstream: Upstream) -
     artifact = upstream.add("lib")
     engine = start()
     assert engine.ask(address(artifact, "lib")).status == 200
+    assert engine.kept() == {artifact.filename}
     upstream.page = {"project-status": {"status": "quarantined", "reason": "looked at"}}
     engine.later(600)
     assert engine.ask("/simple/lib/").status == 403

@@ -7,6 +7,8 @@ class Refusal(Exception):
     """The text says why, and how to mend it. `status` is the HTTP status, `retry_after` in seconds (0: not said)."""
 
     status = 400
+    away = False
+    """Nobody could be reached at all: neither for this nor for anything else."""
 
     def __init__(self, reason: str, retry_after: int = 0) -> None:
         super().__init__(reason)

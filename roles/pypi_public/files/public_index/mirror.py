@@ -26,7 +26,7 @@ from .transport import Transport
 
 LARGEST_PAGE = 32 << 20
 LARGEST_METADATA = 16 << 20
-DOWNLOADS = 128
+DOWNLOADS = 64
 """At once; each is a thread and a connection."""
 READERS = 4
 """Pages that are read or written at once: a large one takes 100 MB meanwhile."""
@@ -60,7 +60,7 @@ class Mirror:
         self._downloads: dict[Path, Download] = {}
         self._known: OrderedDict[str, tuple[tuple[int, int], _Known]] = OrderedDict()
         self._unknown: OrderedDict[str, float] = OrderedDict()
-        self._suspended: dict[str, float] = {}
+        self._suspended: dict[tuple[str, str], float] = {}
         self._page_ends: dict[str, float] = {}
         self._page_times: dict[str, tuple[bytes, float]] = {}
         self._file_ends: dict[str, float] = {}
@@ -145,7 +145,7 @@ class Mirror:
         return {
             "status": "ok",
             "packages": self.config.packages,
-            "failing": sorted(name for name, until in self._suspended.items() if until > now),
+            "failing": sorted({name for (name, _), until in list(self._suspended.items()) if until > now}),
             "advisories": {"age": age, "projects": len(self.advisories.known), "error": self.advisories.error}
             if source
             else "no advisories_url: malware is not looked for",
@@ -186,12 +186,16 @@ class Mirror:
     def tick(self) -> None:
         """Do what is due."""
         now = self._clock()
-        for name in [name for name, end in list(self._page_ends.items()) if end <= now]:
-            with self._names(name):
-                if self._page_ends.get(name, now) <= now:
-                    self._drop_page(name)
-        for name in [name for name, end in list(self._file_ends.items()) if end <= now]:
-            self.enforce(name)
+        for ends, remove in ((self._page_ends, self._end_page), (self._file_ends, self.enforce)):
+            for name in [name for name, end in list(ends.items()) if end <= now]:
+                if not self._names.busy(name):  # with the upstream, perhaps, which may take its time: the next round
+                    remove(name)
+
+    def _end_page(self, name: str) -> None:
+        with self._names(name):
+            now = self._clock()
+            if self._page_ends.get(name, now) <= now:
+                self._drop_page(name)
 
     def refresh_advisories(self) -> None:
         for name in self.advisories.refresh(self._clock()):
@@ -300,7 +304,8 @@ class Mirror:
         upstream = self._upstream(name)
         if self._unknown.get(name, 0) > now:
             raise Unknown(f"{upstream.name} has no project {name}")
-        if known and alive and self._suspended.get(upstream.name, 0) > now:
+        everything, this = (upstream.name, ""), (upstream.name, name)
+        if known and alive and max(self._suspended.get(everything, 0), self._suspended.get(this, 0)) > now:
             return known, now + STALE
         try:
             return self._fetch(name, upstream, known, now), now + self.config.page_seconds
@@ -311,7 +316,8 @@ class Mirror:
             log.warning("%s: %s", name, error)
             if not known or not alive:
                 raise
-            self._suspended[upstream.name] = now + STALE
+            # One page that cannot be read must not keep all others as they are.
+            self._suspended[everything if error.away else this] = now + STALE
             return known, now + STALE
 
     def _fetch(self, name: str, upstream: Upstream, known: _Known | None, now: float) -> _Known:
@@ -321,7 +327,7 @@ class Mirror:
         seconds = 2 * self.config.timeout
         with self._transports[upstream.name].get(f"{upstream.url}{name}/", headers, seconds) as answer:
             if answer.status == 304 and known and known.listing.etag:
-                self._suspended.pop(upstream.name, None)
+                self._recovered(name, upstream)
                 self.cache.confirm_listing(name, now)
                 return known
             if answer.status in (404, 410):
@@ -332,8 +338,12 @@ class Mirror:
                 content, kind = answer.read(LARGEST_PAGE), answer.headers.get("Content-Type", "")
                 etag = answer.headers.get("ETag", "")[:200]
                 listing = listings.parse(name, upstream, answer.url, kind, content, etag, seconds)
-        self._suspended.pop(upstream.name, None)
+        self._recovered(name, upstream)
         return self._store(listing, known, now)
+
+    def _recovered(self, name: str, upstream: Upstream) -> None:
+        for project in ("", name):
+            self._suspended.pop((upstream.name, project), None)
 
     def _store(self, listing: Listing, known: _Known | None, now: float) -> _Known:
         """Keep what the upstream says, and what it said before of files that are kept here and listed no more."""
@@ -344,7 +354,9 @@ class Mirror:
             old = [known.files[key]._replace(withdrawn=True) for key in gone if key in known.files]
             listing = listing._replace(files=(*listing.files, *old))
         self.cache.put_listing(listing, now)
-        return self._remember(listing)
+        stored = self._remember(listing)
+        self.enforce(name)  # what it says of the files that are here may be something else now
+        return stored
 
     def _forget(self, name: str, known: _Known | None, now: float) -> None:
         """The upstream has no such project, for now."""
@@ -398,6 +410,9 @@ class _Locks:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._held: dict[str, tuple[Any, int]] = {}
+
+    def busy(self, name: str) -> bool:
+        return name in self._held
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:

@@ -24,8 +24,8 @@ from .errors import Refusal, Unknown
 from .mirror import Mirror
 from .names import is_normal, normalise
 
-CONNECTIONS = 512
-"""At once; whoever comes then is told to come back."""
+CONNECTIONS = 400
+"""At once; whoever comes then is told to come back. Each is a thread, and so is the watch over each request that it makes."""
 REASON = 200
 """Characters of a status line."""
 
@@ -43,7 +43,10 @@ class Server(ThreadingHTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if self._places.acquire(blocking=False):
-            return super().process_request(request, client_address)
+            try:
+                return super().process_request(request, client_address)
+            except RuntimeError:  # no thread to be had
+                self._places.release()
         request.sendall(
             b"HTTP/1.1 503 Too many at once\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
         )

@@ -239,7 +239,7 @@ class Transport:
             watch = None
             try:
                 if line is None:
-                    line, watch = self._connect(key, end)
+                    line, watch = self._reach(key, end)
                 else:
                     watch = _Watch(line.socket, end - time.monotonic())
                 line.socket.settimeout(self._timeout)
@@ -266,6 +266,14 @@ class Transport:
                     return line
                 line.close()
         return None
+
+    def _reach(self, key: _Key, end: float) -> tuple[_Line, _Watch]:
+        try:
+            return self._connect(key, end)
+        except _BROKEN as error:
+            raise _away(self.failure(error, False)) from None
+        except Late as error:
+            raise _away(error) from None
 
     def _connect(self, key: _Key, end: float) -> tuple[_Line, _Watch]:
         scheme, host, port = key
@@ -369,6 +377,11 @@ def _key(parts: SplitResult) -> _Key:
     if parts.username or parts.password:
         raise ValueError("an address with a password in it")
     return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _away(refusal: Refusal) -> Refusal:
+    refusal.away = True
+    return refusal
 
 
 def _basic(username: str, password: str) -> str:
