@@ -193,6 +193,8 @@ def test_a_bad_file(start: Start, upstream: Upstream, wrong: Any, size_known: bo
         broken_off(engine, address(artifact, "lib"), len(artifact.content))
         assert engine.kept() == set()
         assert list((engine.cache / "tmp").iterdir()) == []
+    if wrong is long and size_known:
+        assert engine.ask(address(artifact, "lib")).status == 502  # before anybody has a byte
     del upstream.wrong[path]
     assert engine.ask(address(artifact, "lib")).body == artifact.content
     assert engine.kept() == {artifact.filename}

@@ -144,12 +144,14 @@ def say(
     request.wfile.write(content)
 
 
-def slowly(content: bytes, piece: int, pause: float) -> Misbehaviour:
-    """All of it, in pieces."""
+def slowly(content: bytes, piece: int, pause: float, ends: list[float] | None = None) -> Misbehaviour:
+    """All of it, in pieces; notes when the last one leaves."""
 
     def send(request: BaseHTTPRequestHandler) -> None:
         say(request, b"", "application/octet-stream", Content_Length=str(len(content)))
         for start in range(0, len(content), piece):
+            if ends is not None and start + piece >= len(content):
+                ends.append(time.monotonic())
             request.wfile.write(content[start : start + piece])
             time.sleep(pause)
 
