@@ -8,7 +8,7 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PYTHONDONTWRITEBYTECODE := 1 # roles copy their Python files to servers: nothing compiled beside them
 PYTHON ?= python3
 
-.PHONY: help demo demo-down test lint unit input index images molecule bench lock docs
+.PHONY: help demo demo-down test lint unit input index public images molecule bench lock docs
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -19,7 +19,7 @@ demo-down: .venv/complete  ## removes what `make demo` made
 	@tests/demo/demo-down
 
 test: .venv/complete  ## everything that proves it; half an hour
-	@$(MAKE) --jobs 2 --output-sync=line images lint unit input index
+	@$(MAKE) --jobs 2 --output-sync=line images lint unit input index public
 	@$(MAKE) molecule
 
 lint: .venv/complete  ## style of the YAML, the roles and the Python; seconds
@@ -28,7 +28,7 @@ lint: .venv/complete  ## style of the YAML, the roles and the Python; seconds
 	ruff check .
 	ruff format --check .
 	mypy .
-	mypy --python-version 3.10 roles/pypi_stack/files # the Python of pypiserver's official image
+	mypy --python-version 3.10 roles/pypi_stack/files roles/pypi_public/files # the Python of pypiserver's official image
 	python docs/render_variables.py --check
 
 unit: .venv/complete  ## the Python by itself; seconds
@@ -39,6 +39,9 @@ input: .venv/complete  ## bad input is refused, with the name of the variable an
 
 index: .venv/complete  ## the static index behind a real gunicorn, killed and filled up
 	pytest tests/index
+
+public: .venv/complete  ## public packages from an upstream that misbehaves
+	pytest --numprocesses 2 tests/public
 
 images: .venv/complete  ## an engine and the images of the lab's hosts
 	tests/lab/images

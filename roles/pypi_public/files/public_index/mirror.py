@@ -1,0 +1,396 @@
+"""Pages and files of public projects, made when they are asked for and taken away when they are no longer right."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit, urlunsplit
+
+from . import listing as listings
+from .advisories import RETRY, Advisories
+from .cache import Cache
+from .config import Config, Upstream
+from .download import Download
+from .errors import Busy, Failed, Forbidden, Refusal, Unknown
+from .listing import File, Listing
+from .pages import render
+from .policy import Policy
+from .transport import Transport
+
+LARGEST_PAGE = 32 << 20
+LARGEST_METADATA = 16 << 20
+DOWNLOADS = 128
+"""At once; each is a thread and a connection."""
+READERS = 4
+"""Pages that are read or written at once: a large one takes 100 MB meanwhile."""
+REMEMBERED = 60_000
+"""Files of listings in memory."""
+NEGATIVE = 60
+STALE = 30
+"""Seconds after which an upstream that failed is asked again."""
+AHEAD = 2
+"""Seconds that a page still has to be right for when nginx is sent to it."""
+
+log = logging.getLogger(__name__)
+
+
+class _Known(NamedTuple):
+    listing: Listing
+    files: dict[tuple[str, str], File]
+    """By digest16 and file name."""
+
+
+class Mirror:
+    def __init__(self, config: Config, clock: Callable[[], float] = time.time) -> None:
+        self.config, self._clock = config, clock
+        self.cache = Cache(config.cache, config.cache_size)
+        self.advisories = Advisories(self.cache, config.advisories if config.block_malware else None, config.timeout)
+        self.policy = Policy(config, self.advisories.malicious)
+        self._transports = {upstream.name: Transport(upstream, config.timeout) for upstream in config.upstreams}
+        self._names = _Locks()
+        self._reading = threading.BoundedSemaphore(READERS)
+        self._lock = threading.Lock()
+        self._downloads: dict[Path, Download] = {}
+        self._known: OrderedDict[str, tuple[tuple[int, int], _Known]] = OrderedDict()
+        self._unknown: OrderedDict[str, float] = OrderedDict()
+        self._suspended: dict[str, float] = {}
+        self._page_ends: dict[str, float] = {}
+        self._page_times: dict[str, float] = {}
+        self._file_ends: dict[str, float] = {}
+
+    # What clients ask for
+
+    def page(self, name: str) -> None:
+        """See to it that a project's pages are in place."""
+        self._gate(name)
+        with self._names(name):
+            now = self._clock()
+            if self._page_ends.get(name, 0) > now + AHEAD and self.cache.has_pages(name):
+                return
+            known, until = self._listing(name, self.config.page_seconds)
+            offer = self.policy.offer(known.listing, now)
+            files = offer.files
+            if not files and offer.refused:
+                raise Forbidden(offer.refused)
+            if self.config.packages == "cached":
+                files = self._only_kept(name, files)
+            with self._reading:
+                pages = render(known.listing, files)
+            # Younger than the last one by a second: nginx makes the ETag of size and time.
+            written = max(now, self._page_times.get(name, 0) + 1)
+            self.cache.make_room(sum(map(len, pages.values())))
+            self.cache.put_pages(name, pages, written)
+            self._page_times[name] = written
+            self._page_ends[name] = min(until, offer.changes)
+
+    def file(self, name: str, digest16: str, filename: str) -> Path | Download:
+        """A file that is kept, or one that is being fetched."""
+        file, path, url, sha256, size = self._wanted(name, digest16, filename)
+        if path.exists():
+            self.cache.touch(path, self._clock())
+            return path
+        if self.config.packages == "cached":
+            raise Unknown(f"{filename} is not kept here, and upstream is not asked (pypi_public_packages: cached)")
+        with self._lock:
+            if found := self._downloads.get(path):
+                return found
+            if len(self._downloads) >= DOWNLOADS:
+                raise Busy(f"{DOWNLOADS} files are being fetched already", 5)
+            limit = LARGEST_METADATA if filename != file.filename else self.config.cache_size
+            download = Download(self._transport(name), self.cache, url, sha256, size, limit)
+            self._downloads[path] = download
+        self.cache.make_room(size or 0)
+        run = threading.Thread(target=download.run, daemon=True, args=(self._keep(name, file, path), self._end(path)))
+        run.start()
+        return download
+
+    def size(self, name: str, digest16: str, filename: str) -> Path | int | None:
+        """A file that is kept, or the bytes of one that is not, if known."""
+        _file, path, _url, _sha256, size = self._wanted(name, digest16, filename)
+        return path if path.exists() else size
+
+    def exists(self, name: str) -> str:
+        """The name of the upstream that has a project of this name; an Unknown if none has, any other Refusal if nobody knows."""
+        if refusal := self.policy.refusal(name):
+            raise refusal
+        with self._names(name):
+            return self._listing(name, self.config.page_seconds)[0].listing.upstream
+
+    def health(self) -> dict[str, object]:
+        """For whoever watches this."""
+        now = self._clock()
+        age = now - self.advisories.read_at if self.advisories.read_at else None
+        source = self.config.advisories and self.config.block_malware
+        return {
+            "status": "ok",
+            "packages": self.config.packages,
+            "failing": sorted(name for name, until in self._suspended.items() if until > now),
+            "advisories": {"age": age, "projects": len(self.advisories.known), "error": self.advisories.error}
+            if source
+            else "no advisories_url: malware is not looked for",
+            "cache": {"size": self.cache.size, "limit": self.config.cache_size},
+            "downloads": len(self._downloads),
+        }
+
+    # What time and the operator change
+
+    def start(self) -> None:
+        """Take away whatever is no longer allowed, then keep it that way in a thread."""
+        self.cache.sweep()
+        for name in self.cache.projects():
+            self.enforce(name)
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def enforce(self, name: str) -> None:
+        """Remove a project's pages, and its files that are not allowed (any more)."""
+        with self._names(name):
+            self._drop_page(name)
+            now, ends = self._clock(), float("inf")
+            known = None if self.policy.refusal(name) else self._read(name)
+            for kept in self.cache.kept(name):
+                file = known and known.files.get((kept.digest16, kept.filename.removesuffix(".metadata")))
+                reason = "it is no longer known to be allowed"
+                if known and file:
+                    reason, changes = self.policy.judge(known.listing, file, now)
+                    ends = min(ends, changes)
+                if reason:
+                    log.warning("removed %s: %s", kept.filename, reason)
+                    self.cache.drop_file(kept)
+            self._file_ends[name] = ends
+
+    def tick(self) -> None:
+        """Do what is due."""
+        now = self._clock()
+        for name in [name for name, end in list(self._page_ends.items()) if end <= now]:
+            with self._names(name):
+                if self._page_ends.get(name, now) <= now:
+                    self._drop_page(name)
+        for name in [name for name, end in list(self._file_ends.items()) if end <= now]:
+            self.enforce(name)
+
+    def refresh_advisories(self) -> None:
+        for name in self.advisories.refresh(self._clock()):
+            self.enforce(name)
+
+    def _watch(self) -> None:
+        threading.Thread(target=self._watch_advisories, daemon=True).start()
+        while True:
+            try:
+                self.tick()
+            except Exception:  # a full disk must not end it
+                log.exception("a round failed")
+            time.sleep(1)
+
+    def _watch_advisories(self) -> None:
+        while self.config.packages == "proxy":
+            wait = 1
+            if self.advisories.due(self._clock()):
+                try:
+                    self.refresh_advisories()
+                except Refusal as error:
+                    log.warning("%s", error)
+                    wait = RETRY
+                except Exception:
+                    log.exception("the advisories")
+                    wait = RETRY
+            time.sleep(wait)
+
+    def _drop_page(self, name: str) -> None:
+        self._page_ends.pop(name, None)
+        self.cache.drop_pages(name)
+
+    # Listings
+
+    def _gate(self, name: str) -> None:
+        if refusal := self.policy.refusal(name):
+            raise refusal
+        if self.config.packages == "proxy":
+            self.advisories.check()
+
+    def _upstream(self, name: str) -> Upstream:
+        upstream = self.config.upstream(name)
+        assert upstream  # the gate has seen it
+        return upstream
+
+    def _transport(self, name: str) -> Transport:
+        return self._transports[self._upstream(name).name]
+
+    def _wanted(self, name: str, digest16: str, filename: str) -> tuple[File, Path, str, str, int | None]:
+        """A listed file that may be had, where it is kept, and what has to be fetched for it: address, SHA-256, size."""
+        self._gate(name)
+        wheel = filename.removesuffix(".metadata")
+        with self._names(name):
+            known = self._read(name)
+            if not known or (digest16, wheel) not in known.files:
+                known = self._listing(name, NEGATIVE)[0]
+        file = known.files.get((digest16, wheel))
+        if not file:
+            raise Unknown(f"{known.listing.upstream} lists no {wheel} with that digest")
+        self.policy.check(known.listing, file, self._clock())
+        path = self.cache.path(name, digest16, filename)
+        if wheel == filename:
+            return file, path, file.url, file.sha256, file.size
+        if not file.metadata:
+            raise Unknown(f"{known.listing.upstream} has no metadata beside {wheel}")
+        parts = urlsplit(file.url)
+        return file, path, urlunsplit(parts._replace(path=f"{parts.path}.metadata")), file.metadata, None
+
+    def _read(self, name: str) -> _Known | None:
+        """What is known on disk; nothing if it is from an upstream that does not answer for the name any more."""
+        stamp = self.cache.listing_stamp(name)
+        if not stamp:
+            return None
+        with self._lock:
+            found = self._known.get(name)
+            if found and found[0] == stamp:
+                self._known.move_to_end(name)
+                return found[1]
+        with self._reading:
+            kept = self.cache.listing(name)
+        upstream = self.config.upstream(name)
+        if not kept or not upstream or (kept[0].upstream, kept[0].source) != (upstream.name, upstream.url):
+            return None
+        return self._remember(kept[0])
+
+    def _remember(self, listing: Listing) -> _Known:
+        known = _Known(listing, {(file.digest16, file.filename): file for file in listing.files})
+        if stamp := self.cache.listing_stamp(listing.project):
+            with self._lock:
+                self._known[listing.project] = stamp, known
+                self._known.move_to_end(listing.project)
+                while len(self._known) > 1 and sum(len(k.files) for _, k in self._known.values()) > REMEMBERED:
+                    self._known.popitem(last=False)
+        return known
+
+    def _listing(self, name: str, seconds: float) -> tuple[_Known, float]:
+        """What the upstream says, confirmed within so many seconds, and until when that is good enough."""
+        now, known = self._clock(), self._read(name)
+        if self.config.packages == "cached":
+            if known:
+                return known, now + self.config.page_seconds
+            raise Unknown(f"{name} is not kept here, and upstream is not asked (pypi_public_packages: cached)")
+        if known and (confirmed := self.cache.confirmed(name)) > now - seconds:
+            return known, confirmed + self.config.page_seconds
+        upstream = self._upstream(name)
+        if self._unknown.get(name, 0) > now:
+            raise Unknown(f"{upstream.name} has no project {name}")
+        # What is not listed any more is for lock files only; it does not make a page.
+        alive = known and not all(file.withdrawn for file in known.listing.files)
+        if known and alive and self._suspended.get(upstream.name, 0) > now:
+            return known, now + STALE
+        try:
+            return self._fetch(name, upstream, known, now), now + self.config.page_seconds
+        except Unknown:
+            self._forget(name, known, now)
+            raise
+        except Refusal as error:
+            log.warning("%s: %s", name, error)
+            if not known or not alive:
+                raise
+            self._suspended[upstream.name] = now + STALE
+            return known, now + STALE
+
+    def _fetch(self, name: str, upstream: Upstream, known: _Known | None, now: float) -> _Known:
+        headers = {"Accept": listings.ACCEPT, "Accept-Encoding": "gzip"}
+        if known and known.listing.etag:
+            headers["If-None-Match"] = known.listing.etag
+        seconds = 2 * self.config.timeout
+        with self._transports[upstream.name].get(f"{upstream.url}{name}/", headers, seconds) as answer:
+            if answer.status == 304 and known and known.listing.etag:
+                self._suspended.pop(upstream.name, None)
+                self.cache.confirm_listing(name, now)
+                return known
+            if answer.status in (404, 410):
+                raise Unknown(f"{upstream.name} has no project {name}")
+            if answer.status != 200:
+                raise Failed(f"{upstream.name} answers {answer.status} without being asked for it")
+            with self._reading:
+                content, kind = answer.read(LARGEST_PAGE), answer.headers.get("Content-Type", "")
+                etag = answer.headers.get("ETag", "")[:200]
+                listing = listings.parse(name, upstream, answer.url, kind, content, etag, seconds)
+        self._suspended.pop(upstream.name, None)
+        return self._store(listing, known, now)
+
+    def _store(self, listing: Listing, known: _Known | None, now: float) -> _Known:
+        """Keep what the upstream says, and what it said before of files that are kept here and listed no more."""
+        name = listing.project
+        if known:
+            there = {(file.digest16, file.filename) for file in listing.files}
+            gone = {(kept.digest16, kept.filename) for kept in self.cache.kept(name)} - there
+            old = [known.files[key]._replace(withdrawn=True) for key in gone if key in known.files]
+            listing = listing._replace(files=(*listing.files, *old))
+        self.cache.put_listing(listing, now)
+        return self._remember(listing)
+
+    def _forget(self, name: str, known: _Known | None, now: float) -> None:
+        """The upstream has no such project, for now."""
+        self._drop_page(name)
+        with self._lock:
+            self._unknown[name] = now + min(NEGATIVE, self.config.page_seconds)
+            while len(self._unknown) > 10_000:
+                self._unknown.popitem(last=False)
+        if known:
+            self._store(known.listing._replace(files=(), versions=(), etag=""), known, now)
+
+    def _only_kept(self, name: str, files: list[File]) -> list[File]:
+        """Without an upstream, what is not here is not offered."""
+        there = {(kept.digest16, kept.filename) for kept in self.cache.kept(name)}
+        return [
+            file if (file.digest16, f"{file.filename}.metadata") in there else file._replace(metadata="")
+            for file in files
+            if (file.digest16, file.filename) in there
+        ]
+
+    # Downloads
+
+    def _keep(self, name: str, file: File, path: Path) -> Callable[[Path], None]:
+        def keep(temporary: Path) -> None:
+            with self._names(name):
+                # The rules may have changed in the meantime.
+                known, now = self._read(name), self._clock()
+                self._gate(name)
+                if known:
+                    self.policy.check(known.listing, file, now)
+                    ends = self.policy.judge(known.listing, file, now).changes
+                    self._file_ends[name] = min(self._file_ends.get(name, float("inf")), ends)
+                    self.cache.place(temporary, path)
+            self.cache.make_room(0)
+
+        return keep
+
+    def _end(self, path: Path) -> Callable[[], None]:
+        def end() -> None:
+            with self._lock:
+                self._downloads.pop(path, None)
+
+        return end
+
+
+class _Locks:
+    """A lock for each name that somebody holds."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: dict[str, tuple[Any, int]] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        with self._lock:
+            lock, holders = self._held.get(name, (threading.RLock(), 0))
+            self._held[name] = lock, holders + 1
+        try:
+            with lock:
+                yield
+        finally:
+            with self._lock:
+                lock, holders = self._held[name]
+                if holders > 1:
+                    self._held[name] = lock, holders - 1
+                else:
+                    del self._held[name]
