@@ -217,6 +217,22 @@ def test_what_was_put_by_hand_and_kills_its_reader_is_listed_without_metadata(
         assert f"listed without metadata: bomb-{number}.0-py3-none-any.whl: reading it takes more" in caplog.text
 
 
+def test_requests_that_no_reader_took_are_put_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / WHEEL
+    path.write_bytes(wheel()[1])
+    asked, send, lost = Inspector(), Inspector._send, [1, 2, 3]
+
+    def lose(self: Inspector, request: bytes, descriptors: list[int]) -> None:
+        if lost:
+            lost.pop()  # as in the queue of readers that are being killed
+        else:
+            send(self, request, descriptors)
+
+    monkeypatch.setattr(Inspector, "_send", lose)
+    with path.open("rb") as file:
+        assert asked.read(file, WHEEL, strict=True).requires_python == ">=3.8"
+
+
 def test_a_helper_that_was_killed_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / WHEEL
     path.write_bytes(wheel()[1])

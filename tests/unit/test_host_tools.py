@@ -131,7 +131,7 @@ def test_files_commands_and_checksums(tmp_path: Path) -> None:
     seen = run(
         "host_look",
         check=True,
-        files=[str(tmp_path / "a"), str(tmp_path / "[b]*")],
+        files=[str(tmp_path / "a"), str(tmp_path / "[b]*"), str(tmp_path / "none" / "**"), str(tmp_path / "**")],
         checksums=[str(tmp_path / "a"), str(tmp_path / "b")],
         commands={"yes": ["printf", "1\n2\n"], "no": ["sh", "-c", "echo why >&2; exit 3"], "none": ["no-such-program"]},
     )

@@ -49,7 +49,7 @@ def contents(patterns: list[str]) -> dict[str, str]:
     found = {}
     for pattern in patterns:
         for path in glob(pattern, recursive=True):
-            if path == pattern or not os.path.isdir(path):  # what is named must be a file
+            if path == pattern or os.path.isfile(path):  # what is named must be one; `**` also finds directories
                 with open(path, "rb") as file:
                     found[path] = b64encode(file.read()).decode()
     return found

@@ -36,6 +36,10 @@ PATIENCE = 10
 """So many times that by the clock: the machine may have other things to do."""
 GROWTH = 32 << 10
 """KiB of memory that a reader may have come to use before it is replaced."""
+TAKEN = b"+"
+"""What a reader writes first: a request that died untaken, in the queue of those that were killed, says nothing of its archive."""
+TRIES = 50
+"""So often is a request that nobody took put again, a tenth of a second apart."""
 
 _KINDS = {kind.__name__: kind for kind in (Refusal, Unreadable)}
 
@@ -63,9 +67,12 @@ class Inspector:
             return self._channel
 
     def read(self, file: BinaryIO, filename: str, *, strict: bool) -> Metadata:
-        """As `archive.read`; Refusal as well if the archive takes too much memory or time, twice: a reader may die of others."""
+        """As `archive.read`; Refusal as well if the archive takes too much memory or time, twice: a reader may die of others.
+
+        ChildProcessError if there is no reader, for seconds.
+        """
         request = json.dumps({"filename": filename, "strict": strict}).encode()
-        answer = self._ask(request, file) or self._ask(request, file)
+        answer = self._taken(request, file) or self._taken(request, file)
         head, _, content = answer.partition(b"\n")
         said = json.loads(head or "{}")
         if "error" in said:
@@ -74,8 +81,17 @@ class Inspector:
             raise Refusal(f"{filename}: reading it takes more memory or time than an archive may cost")
         return Metadata(content, said["requires_python"])
 
+    def _taken(self, request: bytes, file: BinaryIO) -> bytes:
+        """What the reader wrote that took the request; empty if it died of it."""
+        for _ in range(TRIES):
+            answer = self._ask(request, file)
+            if answer:
+                return answer.removeprefix(TAKEN)
+            time.sleep(0.1)
+        raise ChildProcessError("no process reads archives")
+
     def _ask(self, request: bytes, file: BinaryIO) -> bytes:
-        """What a reader wrote before it was done or died."""
+        """What a reader wrote before it was done or died; empty if none took the request."""
         ours, theirs = os.pipe()
         with open(ours, "rb") as reply:
             try:
@@ -127,6 +143,8 @@ def _take_requests(channel: socket.socket) -> None:
         if not request:
             os._exit(_NOBODY_ASKS)
         with open(descriptors[0], "rb") as file, open(descriptors[1], "wb") as reply:
+            reply.write(TAKEN)
+            reply.flush()
             seconds = SECONDS + os.fstat(file.fileno()).st_size // BYTES_PER_SECOND
             resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + seconds, resource.RLIM_INFINITY))
             signal.alarm(PATIENCE * seconds)
