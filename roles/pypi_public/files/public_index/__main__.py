@@ -51,7 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _serve(wanted: config.Config, host: str, port: int) -> int:
     mirror = Mirror(wanted)
-    mirror.start()
+    mirror.prepare()
+    mirror.watch()
     with Server((host, port), mirror) as server:
         server.serve_forever()
     return 0

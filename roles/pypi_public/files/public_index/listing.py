@@ -10,7 +10,8 @@ import json
 import re
 import time
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timezone
+from datetime import date
+from functools import lru_cache
 from html.parser import HTMLParser
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urljoin, urlsplit
@@ -26,6 +27,7 @@ LONGEST = 2_000
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(\.\d{1,9})?(?:Z|\+00:00)")
 _STATUS = re.compile(r"[a-z-]{1,40}")
+_EPOCH = date(1970, 1, 1).toordinal()
 _PIECE = 1 << 14
 
 
@@ -78,17 +80,18 @@ def restore(content: bytes) -> Listing:
         raise ValueError(str(error)) from None
 
 
+@lru_cache(maxsize=1 << 15)
 def moment(text: str) -> float | None:
     """Seconds since the epoch of a time in UTC (PEP 700); None for what is none."""
     found = _TIME.fullmatch(text)
     if not found:
         return None
+    year, month, day, hour, minute, second = map(int, found.groups()[:6])
     try:
-        year, month, day, hour, minute, second = map(int, found.groups()[:6])
-        whole = datetime(year, month, day, hour, minute, second, tzinfo=timezone.utc).timestamp()
+        days = date(year, month, day).toordinal() - _EPOCH
     except ValueError:
         return None
-    return whole + float(found[7] or 0)
+    return days * 86_400 + hour * 3_600 + minute * 60 + second + float(found[7] or 0)
 
 
 def parse(

@@ -140,12 +140,16 @@ class Mirror:
 
     # What time and the operator change
 
-    def start(self) -> None:
-        """Take away whatever is no longer allowed, then keep it that way in a thread."""
+    def prepare(self) -> None:
+        """Take away whatever is not whole, or no longer allowed."""
         self.cache.sweep()
         for name in self.cache.projects():
             self.enforce(name)
+
+    def watch(self) -> None:
+        """Do what is due from now on, in threads."""
         threading.Thread(target=self._watch, daemon=True).start()
+        threading.Thread(target=self._watch_advisories, daemon=True).start()
 
     def enforce(self, name: str) -> None:
         """Remove a project's pages, and its files that are not allowed (any more)."""
@@ -179,7 +183,6 @@ class Mirror:
             self.enforce(name)
 
     def _watch(self) -> None:
-        threading.Thread(target=self._watch_advisories, daemon=True).start()
         while True:
             try:
                 self.tick()

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from html import escape
 from typing import Any
-from urllib.parse import quote
 
 from .listing import File, Listing
 from .names import version_key
@@ -108,4 +107,6 @@ def _versions(listing: Listing, files: Sequence[File]) -> list[str]:
 
 
 def _url(project: str, file: File) -> str:
-    return f"../../public/{project}/{file.digest16}/{quote(file.filename)}"
+    # Names of files have nothing else that has to be quoted (names.py), and quote() takes its time.
+    filename = file.filename.replace("+", "%2B").replace("!", "%21")
+    return f"../../public/{project}/{file.digest16}/{filename}"

@@ -1,0 +1,332 @@
+"""A file leaves the upstream once, whoever asks and whoever goes; and what is kept stays right."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import random
+import signal
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from public_index.__main__ import main
+
+from .conftest import Engine, Start, address, described, document, process
+from .upstream import Artifact, Upstream, slowly
+
+
+def large(upstream: Upstream, megabytes: int, pause: float = 0.0) -> Artifact:
+    """A file that comes in 50 pieces."""
+    artifact = Artifact("big-1.0-py3-none-any.whl", random.Random(7).randbytes(megabytes << 20))
+    upstream.projects["big"] = [artifact]
+    if pause:
+        upstream.wrong[f"/files/{artifact.filename}"] = slowly(artifact.content, (megabytes << 20) // 50, pause)
+    return artifact
+
+
+def test_100_clients_want_100_mb(upstream: Upstream, tmp_path: Path) -> None:
+    artifact = large(upstream, 100, 0.05)
+    first: list[float] = []
+    last: list[float] = []
+
+    def client(engine: Engine) -> str:
+        connection = http.client.HTTPConnection("127.0.0.1", engine.port, timeout=100)
+        connection.request("GET", address(artifact, "big"))
+        response = connection.getresponse()
+        assert response.length == len(artifact.content)
+        digest = hashlib.sha256(response.read(1000))
+        first.append(time.monotonic())
+        while chunk := response.read(1 << 20):
+            digest.update(chunk)
+        last.append(time.monotonic())
+        connection.close()
+        return digest.hexdigest()
+
+    with (
+        process(document([described(upstream)], tmp_path / "cache"), tmp_path) as engine,
+        ThreadPoolExecutor(100) as pool,
+    ):
+        digests = list(pool.map(client, [engine] * 100))
+        assert set(digests) == {artifact.sha256}
+        assert max(first) < min(last)
+        assert upstream.count(f"/files/{artifact.filename}") == 1
+        assert upstream.count("/simple/big/") == 1
+        wait_for(lambda: engine.kept() == {artifact.filename})
+        assert engine.ask(address(artifact, "big")).body == artifact.content
+        status = Path(f"/proc/{engine.process.pid}/status").read_text() if engine.process else ""
+        assert int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) < 150_000
+
+
+def wait_for(condition: Any, seconds: float = 10) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_a_client_that_leaves_harms_nobody(start: Start, upstream: Upstream) -> None:
+    artifact = large(upstream, 10, 0.03)
+    engine = start()
+
+    def leave(after: int) -> None:
+        with socket.create_connection(("127.0.0.1", engine.port)) as client:
+            client.sendall(f"GET {address(artifact, 'big')} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            while after > 0:
+                after -= len(client.recv(min(after, 65536)))
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # and slams the door
+
+    leave(100_000)
+    with ThreadPoolExecutor(20) as pool:
+        stays = [pool.submit(engine.ask, address(artifact, "big")) for _ in range(5)]
+        list(pool.map(leave, range(0, 5_000_000, 500_000)))
+        assert all(future.result().body == artifact.content for future in stays)
+    assert upstream.count(f"/files/{artifact.filename}") == 1
+    assert engine.kept() == {artifact.filename}
+
+
+def test_all_have_left_and_it_is_kept_all_the_same(start: Start, upstream: Upstream) -> None:
+    artifact = large(upstream, 5, 0.01)
+    engine = start()
+    with socket.create_connection(("127.0.0.1", engine.port)) as client:
+        client.sendall(f"GET {address(artifact, 'big')} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        client.recv(1000)
+    wait_for(lambda: engine.kept() == {artifact.filename})
+
+
+def test_a_client_that_takes_nothing_holds_nobody_up(start: Start, upstream: Upstream) -> None:
+    artifact = large(upstream, 20)
+    engine = start()
+    with socket.create_connection(("127.0.0.1", engine.port)) as client:
+        client.sendall(f"GET {address(artifact, 'big')} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert engine.ask(address(artifact, "big")).body == artifact.content
+
+
+def test_readers_are_broken_off_when_the_digest_is_wrong(start: Start, upstream: Upstream) -> None:
+    artifact = large(upstream, 5, 0.02)
+    content = artifact.content[:-1] + b"x"
+    upstream.wrong[f"/files/{artifact.filename}"] = slowly(content, 100_000, 0.01)
+    engine = start()
+
+    def reads(_number: int) -> int:
+        with pytest.raises(http.client.IncompleteRead) as caught:
+            engine.ask(address(artifact, "big"))
+        return len(caught.value.partial)
+
+    with ThreadPoolExecutor(10) as pool:
+        assert all(0 < size < len(content) for size in pool.map(reads, range(10)))
+    assert engine.kept() == set()
+
+
+@pytest.mark.parametrize("moment", [0.02, 0.2, 0.5, 0.9])
+def test_killed_in_the_middle(upstream: Upstream, tmp_path: Path, moment: float) -> None:
+    """Nothing half is ever served; and what was there before is there after."""
+    whole = upstream.add("lib")
+    artifact = large(upstream, 5, 0.02)
+    wanted = document([described(upstream)], tmp_path / "cache")
+    with process(wanted, tmp_path) as engine:
+        assert engine.ask(address(whole, "lib")).status == 200
+        assert engine.page("big")
+        wait_for(lambda: engine.kept() == {whole.filename})
+        readers = [threading.Thread(target=swallow, args=(engine, address(artifact, "big"))) for _ in range(3)]
+        for reader in readers:
+            reader.start()
+        time.sleep(moment)
+        assert engine.process
+        engine.process.send_signal(signal.SIGKILL)
+        engine.process.wait()
+        for reader in readers:
+            reader.join()
+        assert engine.kept() <= {whole.filename, artifact.filename}
+    del upstream.wrong[f"/files/{artifact.filename}"]
+    with process(wanted, tmp_path) as engine:
+        assert list((engine.cache / "tmp").iterdir()) == []
+        assert list((engine.cache / "simple").iterdir()) == []
+        upstream.down = True
+        assert engine.ask(address(whole, "lib")).body == whole.content
+        upstream.down = False
+        assert engine.ask(address(artifact, "big")).body == artifact.content
+
+
+def swallow(engine: Engine, path: str) -> None:
+    try:
+        engine.ask(path)
+    except (OSError, http.client.HTTPException):
+        pass
+    else:
+        raise AssertionError("a body that looks whole")
+
+
+def test_it_lives_on_without_the_upstream(start: Start, upstream: Upstream) -> None:
+    kept, other = upstream.add("lib", "1.0", metadata=b"Name: lib"), upstream.add("lib", "2.0", metadata=b"Name: lib")
+    engine = start()
+    before = engine.page("lib")
+    assert engine.ask(address(kept, "lib")).status == 200
+    assert engine.kept() == {kept.filename}
+    upstream.down = True
+    for again in (engine, start()):
+        again.later(100 * 86_400)
+        assert again.page("lib") == before
+        assert again.ask(address(kept, "lib")).body == kept.content
+        reply = again.ask(address(other, "lib"))
+        assert (reply.status, reply.reason.startswith("pypi ")) == (502, True)
+        assert again.ask("/simple/never-seen/").status == 502
+    # An upstream that is known to be away costs nobody any time.
+    asked = len(upstream.asked)
+    again.later(1)
+    assert again.page("lib") == before
+    assert len(upstream.asked) == asked
+
+
+def test_what_the_cache_holds_and_nothing_else(start: Start, upstream: Upstream) -> None:
+    kept, other = upstream.add("lib", "1.0", metadata=b"x"), upstream.add("lib", "2.0")
+    upstream.add("seen")
+    engine = start()
+    assert engine.ask(address(kept, "lib")).status == 200
+    assert engine.ask("/simple/seen/").status == 200
+    assert engine.kept() == {kept.filename}
+    asked = len(upstream.asked)
+    offline = start(packages="cached")
+    assert offline.offers("lib") == {kept.filename}
+    assert "core-metadata" not in offline.page("lib")["files"][0]
+    assert offline.offers("seen") == set()
+    assert offline.ask(address(kept, "lib")).body == kept.content
+    for path in (address(other, "lib"), "/simple/other/", address(kept, "lib", ".metadata"), "/exists/other"):
+        reply = offline.ask(path)
+        assert (reply.status, "pypi_public_packages: cached" in reply.reason) == (404, True), reply
+    assert len(upstream.asked) == asked
+
+
+def test_what_the_upstream_has_withdrawn(start: Start, upstream: Upstream) -> None:
+    """It is not offered any more, and stays with those who have it in a lock file; so does a project that is gone."""
+    gone, stays = upstream.add("lib", "1.0"), upstream.add("lib", "2.0")
+    engine = start()
+    assert engine.ask(address(gone, "lib")).status == 200
+    assert engine.kept()
+    upstream.projects["lib"].remove(gone)
+    engine.later(601)
+    assert engine.offers("lib") == {stays.filename}
+    assert start(now=engine.now).ask(address(gone, "lib")).body == gone.content
+    del upstream.projects["lib"]
+    engine.later(601)
+    assert engine.ask("/simple/lib/").status == 404
+    assert engine.ask("/exists/lib").status == 404
+    assert engine.ask(address(gone, "lib")).body == gone.content
+    upstream.down = True
+    engine.later(61)
+    assert engine.ask("/simple/lib/").status == 502
+    assert start([described(upstream, url=upstream.url.replace("simple", "other"))]).kept() == set()
+
+
+def test_a_new_file_is_found_though_the_page_is_older(start: Start, upstream: Upstream) -> None:
+    """As when a lock file was made elsewhere a minute ago."""
+    upstream.add("lib", "1.0")
+    engine = start()
+    assert engine.page("lib")
+    new = upstream.add("lib", "2.0")
+    assert engine.ask(address(new, "lib")).status == 404
+    engine.now += 61
+    assert engine.ask(address(new, "lib")).body == new.content
+
+
+def test_a_name_that_was_not_there_is_asked_for_again_in_a_minute(start: Start, upstream: Upstream) -> None:
+    engine = start()
+    for _ in range(5):
+        assert engine.ask("/simple/lib/").status == 404
+    assert upstream.count("/simple/lib/") == 1
+    upstream.add("lib")
+    engine.later(61)
+    assert engine.offers("lib")
+
+
+def test_full(start: Start, upstream: Upstream) -> None:
+    """What was not used longest goes, and nothing fails; larger than everything is a file that is not kept."""
+    artifacts = [upstream.add("lib", f"{number}.0", content=os.urandom(100_000)) for number in range(12)]
+    engine = start(cache_size=1_000_000)
+    for artifact in artifacts:
+        engine.now += 10
+        assert engine.ask(address(artifact, "lib")).body == artifact.content
+        assert artifact.filename in engine.kept()
+        engine.now += 10
+        assert engine.ask(address(artifacts[0], "lib")).status == 200  # in use, and what is in use stays
+    assert engine.mirror
+    assert engine.mirror.cache.measure() <= 1_000_000
+    kept = engine.kept()
+    assert kept == {artifact.filename for artifact in artifacts if artifact.filename in kept}
+    assert {artifacts[0].filename, *(artifact.filename for artifact in artifacts[6:])} <= kept
+    assert artifacts[1].filename not in kept
+    assert engine.ask(address(artifacts[1], "lib")).body == artifacts[1].content
+    big = upstream.add("big", content=os.urandom(2_000_000))
+    assert engine.ask(address(big, "big")).body == big.content
+    assert engine.mirror.cache.measure() <= 1_000_000
+    assert engine.ask(address(big, "big")).body == big.content
+
+
+def test_purge_and_list(
+    start: Start, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
+) -> None:
+    import json
+
+    one, two = upstream.add("my-lib", "1.0", metadata=b"x"), upstream.add("my-lib", "2.0")
+    other = upstream.add("other")
+    engine = start()
+    for path in (
+        address(one, "my-lib"),
+        address(one, "my-lib", ".metadata"),
+        address(two, "my-lib"),
+        address(other, "other"),
+    ):
+        assert engine.ask(path).status == 200
+    assert len(engine.kept()) == 4
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(document([described(upstream)], engine.cache)))
+    monkeypatch.setenv("PUBLIC_CONFIG", str(path))
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    assert [line.split()[2:] for line in out.splitlines()] == [
+        ["my-lib", f"{one.filename}"],
+        ["my-lib", f"{one.filename}.metadata"],
+        ["my-lib", two.filename],
+        ["other", other.filename],
+    ] or set(out.split()) >= {one.filename, two.filename, other.filename}
+    assert main(["purge", "My_Lib", one.filename]) == 0
+    assert engine.kept() == {two.filename, other.filename}
+    assert engine.offers("my-lib") == {one.filename, two.filename}
+    assert main(["purge", "My_Lib"]) == 0
+    assert engine.kept() == {other.filename}
+    assert not (engine.cache / "listings/my-lib.json").exists()
+    assert main(["purge", "nothing"]) == 1
+    assert engine.ask(address(one, "my-lib")).body == one.content
+    assert engine.offers("my-lib") == {one.filename, two.filename}
+
+
+def test_head_and_health(start: Start, upstream: Upstream) -> None:
+    artifact = upstream.add("lib")
+    engine = start()
+    reply = engine.ask(address(artifact, "lib"), "HEAD")
+    assert (reply.status, reply.headers["Content-Length"], reply.body) == (200, str(len(artifact.content)), b"")
+    assert upstream.sent == {}
+    assert b'"status": "ok"' in engine.ask("/health").body
+    upstream.down = True
+    engine.later(601)
+    assert engine.ask("/simple/lib/").status == 200
+    assert b'"failing": ["pypi"]' in engine.ask("/health").body
+
+
+def test_a_broken_cache_is_mended(start: Start, upstream: Upstream) -> None:
+    """Whoever wrote nonsense into it."""
+    artifact = upstream.add("lib")
+    engine = start()
+    assert engine.ask(address(artifact, "lib")).status == 200
+    for content in (b"", b"[]", b"{}", b"[1,2,3,4,5]", b"\xff", b"null"):
+        (engine.cache / "listings/lib.json").write_bytes(content)
+        assert engine.offers("lib") or True
+        again = start()
+        assert again.offers("lib") == {artifact.filename}
+        assert again.ask(address(artifact, "lib")).body == artifact.content
