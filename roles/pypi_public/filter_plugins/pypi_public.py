@@ -155,7 +155,7 @@ def _upstream(entry: Upstream) -> Iterable[str]:
         yield "name must be 1 to 40 of a-z, 0-9, dots, dashes and underscores, and start with a letter or digit"
     yield from _url("url", entry.get("url") or "")
     if not entry.get("url") and not default_index():
-        yield "has no url, and the controller has neither pypi-simple nor pip to say where PyPI is: set it"
+        yield "has no url, and no library of the controller knows where PyPI is: set it"
     projects = entry.get("projects")
     if projects == []:
         yield "projects is empty: leave it out for all of them, or remove the entry"
