@@ -134,6 +134,42 @@ CASES = {
         ("pypi_tls_certificate_file is 'a.pem'. Give the absolute path", "pypi_tls_key_file is 'b.pem'"),
     ),
     "unknown TLS mode": Case({"pypi_tls_mode": "yes please"}, ("pypi_tls_mode", "self_signed")),
+    "bad settings of public packages": Case(
+        {
+            "pypi_public_upstreams": [
+                {"name": "torch", "url": "https://us:Wonderland@packages.example.com/"},
+                {"name": "torch", "username": "us", "ca_file": "ca.pem"},
+            ],
+            "pypi_public_reserved_names": ["Acme_*"],
+            "pypi_public_minimum_age": "7",
+            "pypi_public_exempt": [{"name": "urllib3", "version": "2.9.1", "until": "tomorrow"}],
+            "pypi_public_cache_size": "20",
+        },
+        (
+            "pypi_public_upstreams[0] (torch): url has a user in it: give username and password",
+            "pypi_public_upstreams[1] (torch) is a duplicate of entry 0",
+            "pypi_public_upstreams[1] (torch): has only one of username and password",
+            "pypi_public_upstreams[1] (torch): ca_file is 'ca.pem', which is no absolute path",
+            "pypi_public_upstreams[0] (torch) answers for all projects, so what is behind it is never asked: put it last",
+            "pypi_public_reserved_names has 'Acme_*': patterns match normalised names (PEP 503)",
+            'pypi_public_minimum_age is \\"7\\": give a number and one of the units s, m, h, d, w',
+            "pypi_public_exempt[0] (urllib3): until is 'tomorrow': give its last day",
+            'pypi_public_cache_size is \\"20\\": give a number',
+        ),
+    ),
+    "unknown key of an upstream": Case(
+        {"pypi_public_upstreams": [{"name": "pypi", "uri": "https://packages.example.com/"}]},
+        ("pypi_public_upstreams.uri", "Supported parameters include"),
+    ),
+    "unknown way with public packages": Case(
+        {"pypi_public_packages": "allow"}, ("pypi_public_packages", "proxy, cached, deny, got: allow")
+    ),
+    "relative place for public packages": Case(
+        {"pypi_public_cache": "srv/public"}, ('is \\"srv/public\\"', "absolute path (/srv/packages)")
+    ),
+    "one place for both kinds of packages": Case(
+        {"pypi_public_cache": "pypi_packages"}, ("pypi_stack_public_cache and pypi_stack_packages are both",)
+    ),
     "no server": Case({}, ("pypi_servers has 0 hosts", "exactly one"), servers=()),
     "accounts that a client does not have": Case(
         {

@@ -44,7 +44,7 @@ def findings(directory: Path, configuration: str) -> set[str]:
 
 def test_no_concern_is_left_out() -> None:
     templates = {path: path.read_text("utf-8") for path in TEMPLATES.rglob("*.conf.j2")}
-    called = set(re.findall(r"{{ ((?:\w+\.)?\w+)\(\)", "".join(templates.values())))
+    called = set(re.findall(r"{{ ((?:\w+\.)?\w+)\(", "".join(templates.values())))
     for path, text in templates.items():
         for macro in re.findall(r"{% macro (\w+)\(", text):
             assert {macro, f"{path.name.partition('.')[0]}.{macro}"} & called, f"{path.name}: {macro}"
@@ -57,9 +57,64 @@ def test_whoever_adds_a_header_adds_all_of_them() -> None:
         assert "X-Content-Type-Options nosniff" in block
 
 
+@pytest.mark.parametrize("public", [True, False])
 @pytest.mark.parametrize("tls", [True, False])
-def test_gixy_finds_nothing(tmp_path: Path, tls: bool) -> None:
-    assert findings(tmp_path, render(pypi_stack_tls=tls)) == set()
+def test_gixy_finds_nothing(tmp_path: Path, tls: bool, public: bool) -> None:
+    assert findings(tmp_path, render(pypi_stack_tls=tls, pypi_stack_public=public)) == set()
+
+
+def locations(configuration: str) -> dict[str, str]:
+    """What is between the braces of each, without what is in locations inside of it."""
+    found: dict[str, str] = {}
+    for match in re.finditer(
+        r"^( *)location ([^{\n]*(?:\{\d+\}[^{\n]*)*) \{\n(.*?)^\1\}", configuration, re.MULTILINE | re.DOTALL
+    ):
+        found[match[2]] = re.sub(r"^( +)location .*?^\1\}\n", "", match[3], flags=re.MULTILINE | re.DOTALL)
+    return found
+
+
+def test_without_public_packages_nothing_of_them_is_there() -> None:
+    rendered = render(pypi_stack_public=False)
+    for word in ("public:8080", "8081", ".owned", "@fetch", "@kept_page", "/+public"):
+        assert word not in rendered, word
+
+
+def test_nobody_is_asked_before_it_is_known_that_a_name_is_not_ours() -> None:
+    """Every location with something of the cache, or that goes on to the engine, looks at the register first."""
+    found = locations(render(pypi_stack_public=True))
+    looking = {name for name, text in found.items() if ".owned/$public_project" in text and ".owned/.complete" in text}
+    asking = {name for name, text in found.items() if re.search(r"@fetch|/public/(?:files|simple)/\$public", text)}
+    assert asking
+    for name in asking - looking:  # one that others go on to, which have looked, or which the engine alone comes to
+        before = {other for other, text in found.items() if re.search(rf"{name}\b", text)}
+        assert before, name
+        assert all(other in looking or "internal;" in found[other] for other in before), name
+
+
+def test_only_who_was_let_in_gets_to_the_engine() -> None:
+    """The two that ask it are reached through locations that ask the login, or come after one that does."""
+    found = locations(render(pypi_stack_public=True))
+    for target in ("@fetch_page", "@fetch_file"):
+        (before,) = [name for name, text in found.items() if target in text]
+        while "auth_request off" in found[before]:
+            assert before.startswith("@")
+            (before,) = [
+                name for name, text in found.items() if re.search(rf"{before}\b", text) and name != "@kept_page"
+            ]
+
+
+def test_what_the_engine_gets_has_nothing_of_the_client() -> None:
+    for text in (text for text in locations(render(pypi_stack_public=True)).values() if "$engine" in text):
+        assert "proxy_pass_request_headers off" in text
+        assert "proxy_pass_request_body off" in text
+        assert not re.search(r"\$(?:remote|http_|login|args|request_uri|is_args)", text)
+
+
+def test_a_private_page_is_read_as_without_public_packages() -> None:
+    """The location that known users' reads end in differs by where it goes when there is no page."""
+    with_public, without = (locations(render(pypi_stack_public=public)) for public in (True, False))
+    page = next(name for name in without if "/simple/(?<project>" in name)
+    assert with_public[page].replace("@kept_page", "@read") == without[page]
 
 
 @pytest.mark.parametrize(

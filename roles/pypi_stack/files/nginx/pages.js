@@ -26,11 +26,21 @@ function negotiate(r) {
     return json > html || (json && json == html && named) ? 'index.json' : 'index.html';
 }
 
+/* PEP 503. */
+function normalise(name) {
+    return name.replace(/[-_.]+/g, '-').toLowerCase();
+}
+
 /* No page under that address: another spelling of a name is sent to the right one (PEP 503), the rest does not exist. */
 function missing(r) {
+    const document = r.uri.match(/^\/index\/legacy\/(.+)\.json$/);
+    if (document && normalise(document[1]) != document[1]) {
+        r.return(301, `/pypi/${normalise(document[1])}/json`);
+        return;
+    }
     const wanted = r.uri.match(/^(?:\/index)?\/simple\/([A-Za-z0-9._-]+)(\/(?:index\.(?:html|json))?)?$/);
     if (wanted) {
-        const normal = wanted[1].replace(/[-_.]+/g, '-').toLowerCase();
+        const normal = normalise(wanted[1]);
         if (normal != wanted[1] || !wanted[2]) {
             r.return(301, `/simple/${normal}/`);
             return;

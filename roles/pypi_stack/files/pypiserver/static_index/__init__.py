@@ -11,10 +11,13 @@ byte for byte: pages per project (`simple/`), core metadata (`metadata/`) and wh
     files      atomic and durable writes, locks that die with their process
     records    what is known of each project's files
     pages      the simple index as HTML and JSON
+    legacy     PyPI's older JSON API
+    owned      the register of names that are ours
     index      pages, records and core metadata on disk
     store      upload, remove, yank: the only code that changes anything
     watch      what changes in a directory
     sync       bring the index in line with the directory: once, or for ever
     form       upload forms, read as they come in
+    guard      who may begin a project under a public name
     app        pypiserver with this store behind it
 """

@@ -1,4 +1,4 @@
-"""The operator's command: python -m static_index rebuild | yank | unyank | delete | check"""
+"""The operator's command: python -m static_index rebuild | yank | unyank | delete | give-up | recover-names | check"""
 
 from __future__ import annotations
 
@@ -20,6 +20,14 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser(
         "check", help="read everything and name what a rebuild from nothing would make otherwise; changes nothing"
     )
+    commands.add_parser(
+        "recover-names",
+        help="make the register of names anew, when it was lost and the packages are there: until then nothing is asked of other indexes",
+    )
+    giving = commands.add_parser(
+        "give-up", help="let go of a name that has no files any more, and let another index answer for it"
+    )
+    giving.add_argument("name", help="project, in any spelling")
     for name, text in (
         ("yank", "keep a version from being chosen, but leave it to those who pinned it (PEP 592)"),
         ("unyank", "take a yank back"),
@@ -42,6 +50,12 @@ def main(arguments: list[str] | None = None) -> int:
             different = sync.differences(store)
             print(*different or ["everything is as a rebuild would make it"], sep="\n")
             return 1 if different else 0
+        if options.command == "recover-names":
+            sync.build_register(store, sync.look(store), recover=True)
+            return 0
+        if options.command == "give-up":
+            store.give_up(options.name)
+            return 0
         if options.command == "delete":
             touched = store.remove_version(options.name, options.version)
             store.index.write_root()

@@ -30,7 +30,7 @@ from pypiserver.bottle_wrapper import (  # type: ignore[import-untyped]
 from pypiserver.config import Config  # type: ignore[import-untyped]
 from pypiserver.core import PkgFile  # type: ignore[import-untyped]
 
-from . import form, names
+from . import form, guard, names
 from .errors import Conflict, Forbidden, Refusal
 from .store import DIGESTS, Claims, Incoming, Store
 
@@ -65,13 +65,16 @@ _GONE = {
 class StaticIndex(Backend):  # type: ignore[misc]
     """The store as pypiserver sees it."""
 
-    def __init__(self, config: Any, store: Store, allow_remove: bool) -> None:
+    def __init__(self, config: Any, store: Store, allow_remove: bool, begin: guard.Guard) -> None:
         super().__init__(config)
-        self._store, self._allow_remove = store, allow_remove
+        self._store, self._allow_remove, self._begin = store, allow_remove, begin
 
     def add_package(self, filename: str, stream: Incoming) -> None:
         with _answering():
-            account = _account_for(names.parse(filename).project)
+            project = names.parse(filename).project
+            account = _account_for(project)
+            if not self._store.owns(project):
+                self._begin(project, account.name, account.projects)
             fields = {name: request.forms.get(name, "") for name in _FIELDS}
             digests = {name: claimed for name in DIGESTS if (claimed := fields[f"{name}_digest"])}
             added, new = self._store.add(filename, stream, Claims(fields["name"], fields["version"], digests))
@@ -99,8 +102,8 @@ class StaticIndex(Backend):  # type: ignore[misc]
         raise NotImplementedError  # for reading, which is nginx's
 
 
-def make_app(store: Store, verify: Verify, *, allow_remove: bool = False) -> Any:
-    """The WSGI application: a health check for everyone, POST / for publishers, nothing else."""
+def make_app(store: Store, verify: Verify, *, allow_remove: bool = False, begin: guard.Guard = lambda *_: None) -> Any:
+    """The WSGI application: a health check for everyone, POST / for publishers, nothing else. `begin`: who may take a new name."""
     config = Config.default_with_overrides(
         roots=[store.packages],
         backend_arg="simple-dir",
@@ -108,7 +111,7 @@ def make_app(store: Store, verify: Verify, *, allow_remove: bool = False) -> Any
         auther=lambda *_: _ACCOUNT in request.environ,  # the hook below has verified it
         disable_fallback=True,
     )
-    config.backend = BackendProxy(StaticIndex(config, store, allow_remove))
+    config.backend = BackendProxy(StaticIndex(config, store, allow_remove, begin))
     app = pypiserver.setup_routes_from_config(pypiserver.app_from_config(config), config)
 
     def admit() -> None:
@@ -149,7 +152,7 @@ def make_app(store: Store, verify: Verify, *, allow_remove: bool = False) -> Any
 
 
 def from_environment() -> Any:
-    """The application as the container runs it. Variables: see `store_from_environment`; PYPI_ALLOW_REMOVE=true."""
+    """The application as the container runs it. Variables: see `store_from_environment` and `guard`; PYPI_ALLOW_REMOVE=true."""
     from login import Login, TooManyAttempts  # mounted beside this; the tests bring their own
 
     login = Login(Path(os.environ.get("USERS_DIRECTORY", "/users")))
@@ -166,17 +169,19 @@ def from_environment() -> Any:
 
     store = store_from_environment()
     store.inspector.start()  # before the workers are forked, so that they share it
-    return make_app(store, verify, allow_remove=os.environ.get("PYPI_ALLOW_REMOVE", "").lower() == "true")
+    allow_remove = os.environ.get("PYPI_ALLOW_REMOVE", "").lower() == "true"
+    return make_app(store, verify, allow_remove=allow_remove, begin=guard.from_environment())
 
 
 def store_from_environment() -> Store:
-    """PYPI_PACKAGES (/data/packages), PYPI_INDEX (/data/index); one store for a process."""
-    return _store(os.environ.get("PYPI_PACKAGES", "/data/packages"), os.environ.get("PYPI_INDEX", "/data/index"))
+    """PYPI_PACKAGES (/data/packages), PYPI_INDEX (/data/index), PYPI_URL (where clients find it); one store for a process."""
+    variables = {"PYPI_PACKAGES": "/data/packages", "PYPI_INDEX": "/data/index", "PYPI_URL": "../.."}
+    return _store(*(os.environ.get(name) or default for name, default in variables.items()))
 
 
 @cache
-def _store(packages: str, index: str) -> Store:
-    return Store(Path(packages), Path(index))
+def _store(packages: str, index: str, url: str) -> Store:
+    return Store(Path(packages), Path(index), url=url)
 
 
 def _account_for(project: str) -> Account:

@@ -33,3 +33,9 @@ class Damaged(Refusal):
     """Something of ours cannot be read; the text says what, and how to mend it."""
 
     status = 500
+
+
+class Unavailable(Refusal):
+    """What has to be asked does not answer; the same may be right later."""
+
+    status = 503

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import MappingProxyType
 
-from . import files, records
+from . import files, legacy, records
 from . import pages as render
 from .records import File, Record, Records
 
@@ -26,14 +26,15 @@ Place = Callable[[], None]
 class Index:
     """The index directory. Everything that changes a project is called under its lock."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, url: str = "../..") -> None:
+        self.directory, self.url = directory, url
         self.pages = directory / "simple"
         self.metadata = directory / "metadata"
+        self.legacy = directory / "legacy"
         self.temporary = directory / ".tmp"
         self._locks = directory / ".locks"
         self.records = Records(directory / "records", self.temporary)
-        self.directories = (self.pages, self.metadata, self.temporary, self._locks, self.records.directory)
+        self.directories = (self.pages, self.metadata, self.legacy, self.temporary, self._locks, self.records.directory)
 
     def lock(self, project: str) -> AbstractContextManager[None]:
         """One of 256 locks, so that there is none to clean up when a project goes."""
@@ -89,6 +90,7 @@ class Index:
             self.records.save(project, records.document(_in_order(kept), records.UNFINISHED))
         if not after:
             shutil.rmtree(self.pages / project, ignore_errors=True)
+            self.legacy_path(project).unlink(missing_ok=True)
             self.records.delete(project)
             return
         ordered = _in_order(after)
@@ -143,6 +145,41 @@ class Index:
         with files.lock(self._locks / "root"):
             content = render.root(self.records.projects())
             files.write({self.pages / name: page for name, page in content.items()}, self.temporary)
+
+    # The older API
+
+    def legacy_path(self, project: str) -> Path:
+        return self.legacy / f"{project}.json"
+
+    def write_legacy(self, project: str) -> None:
+        """Bring a project's document in line with its record."""
+        record, path = self.records.load(project), self.legacy_path(project)
+        if self._tells(project, record):
+            return
+        if known := list(record.files.values()):
+            core = next((self._core(file.filename) for file in legacy.newest(known) if file.metadata), None)
+            number = legacy.serial(record.content, self.url)
+            files.write({path: legacy.document(project, known, core, self.url, number)}, self.temporary)
+        else:
+            path.unlink(missing_ok=True)
+
+    def lags(self, path: str) -> bool:
+        """Whether a path below the index directory is a document that was made from an older record."""
+        place = self.directory / path
+        return place.parent == self.legacy and not self._tells(place.stem, self.records.load(place.stem))
+
+    def _tells(self, project: str, record: Record) -> bool:
+        ending = legacy.tail(legacy.serial(record.content, self.url))
+        with suppress(OSError), self.legacy_path(project).open("rb") as file:
+            file.seek(-len(ending), os.SEEK_END)
+            return file.read() == ending
+        return False
+
+    def _core(self, filename: str) -> bytes | None:
+        try:
+            return self.metadata_path(filename).read_bytes()
+        except FileNotFoundError:
+            return None
 
     # Core metadata
 

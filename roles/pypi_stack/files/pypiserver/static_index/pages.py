@@ -156,13 +156,12 @@ def _link(file: File) -> str:
 
 
 def _entry(file: File) -> dict[str, Any]:
-    uploaded = _EPOCH + timedelta(microseconds=file.mtime_ns // 1000)
     entry: dict[str, Any] = {
         "filename": file.filename,
         "url": _url(file),
         "hashes": {"sha256": file.sha256},
         "size": file.size,
-        "upload-time": uploaded.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "upload-time": upload_time(file),
     }
     if file.requires_python:
         entry["requires-python"] = file.requires_python
@@ -176,6 +175,11 @@ def _entry(file: File) -> dict[str, Any]:
 
 def _url(file: File) -> str:
     return f"../../packages/{quote(file.filename)}"
+
+
+def upload_time(file: File) -> str:
+    """ISO 8601, with microseconds, in UTC."""
+    return (_EPOCH + timedelta(microseconds=file.mtime_ns // 1000)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _dump(document: Any) -> str:

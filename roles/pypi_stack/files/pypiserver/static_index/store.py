@@ -27,6 +27,7 @@ from .archive import Metadata
 from .errors import Conflict, Damaged, NotFound, Refusal, Unreadable
 from .index import Index
 from .inspector import Inspector
+from .owned import Register
 from .records import File, Record
 
 log = logging.getLogger(__name__)
@@ -71,11 +72,13 @@ class Incoming:
 class Store:
     """A package directory and the index made from it."""
 
-    def __init__(self, packages: Path, index: Path, inspector: Inspector | None = None) -> None:
+    def __init__(self, packages: Path, index: Path, inspector: Inspector | None = None, url: str = "../..") -> None:
+        """`url`: where clients find the index, for what wants whole addresses."""
         self.packages = packages
         self.spool = packages / ".uploads"
         self._yanks = packages / ".yanked"
-        self.index = Index(index)
+        self.index = Index(index, url)
+        self.register = Register(packages / ".owned", index / ".owned")
         self.inspector = inspector or Inspector()
         self.prepare()
 
@@ -116,8 +119,17 @@ class Store:
             status, yanked = os.fstat(incoming.file.fileno()), self._yanked(release.project)
             added = _describe(release, status, sha256, metadata, yanked)
             core = self._core_metadata(filename, metadata)
-            self.index.add(release.project, record, added, core, place=lambda: self._place(incoming.path, added))
+
+            def place() -> None:
+                self.register.claim(release.project)
+                self._place(incoming.path, added)
+
+            self.index.add(release.project, record, added, core, place)
         return added, True
+
+    def owns(self, project: str) -> bool:
+        """Whether the name is ours: it has files, or had some."""
+        return self.register.has(project) or self.index.knows(project)
 
     def _place(self, path: Path, added: File) -> None:
         """The point of no return.
@@ -143,6 +155,7 @@ class Store:
             if filename not in record.files:
                 raise NotFound(f"{filename} not found")
             self._remove(project, record, [filename])
+            self.index.write_legacy(project)
 
     def remove_version(self, name: str, version: str) -> list[str]:
         """Delete all files of a version; any spelling of name and version. Returns their names."""
@@ -152,7 +165,17 @@ class Store:
             doomed = _of_release(record, project, version)
             self._remove(project, record, doomed)
             self._write_yanks(project, {k: v for k, v in self._yanked(project).items() if k != release})
+            self.index.write_legacy(project)
         return doomed
+
+    def give_up(self, name: str) -> None:
+        """Let go of a name: from now on it may be another index's project. Refused while it has files."""
+        project = names.normalise(name)
+        with self.index.lock(project):
+            if self.present(project) or len(self.index.records.load(project)):
+                raise Conflict(f"{project} has files; delete them first")
+            if not self.register.give_up(project):
+                raise NotFound(f"{project} is no name of this index")
 
     def _remove(self, project: str, record: Record, doomed: Iterable[str]) -> None:
         self.index.publish(project, record, {name: file for name, file in record.files.items() if name not in doomed})
@@ -171,6 +194,7 @@ class Store:
             self._write_yanks(project, others if reason is None else {**others, release: reason})
             changed = {filename: replace(record.files[filename], yanked=reason) for filename in affected}
             self.index.publish(project, record, {**record.files, **changed})
+            self.index.write_legacy(project)
         return affected
 
     # Files that came or went by other hands
@@ -184,9 +208,11 @@ class Store:
         """
         with self.index.lock(project):
             record = self.index.records.load(project)
-            if not whole and record.intact and all(self._unchanged(record.file(name), name) for name in filenames):
-                return set()
-            return self._refresh(project, record, filenames, anew)
+            growing: set[str] = set()
+            if whole or not record.intact or not all(self._unchanged(record.file(name), name) for name in filenames):
+                growing = self._refresh(project, record, filenames, anew)
+            self.index.write_legacy(project)
+            return growing
 
     def _settled(self, project: str, *, whole: bool = False) -> Record:
         """The record, when it agrees with the pages; else after it was made so. `whole`: and every line of it can be read."""
@@ -204,6 +230,8 @@ class Store:
         gone: list[str] = []
         yanked = self._yanked(project)
         found: dict[str, File] = {}
+        if any((self.packages / filename).exists() for filename in filenames):
+            self.register.claim(project)  # before its page is there, and while the file is still growing
         for filename in sorted({*filenames, *record.files}):
             try:
                 found[filename] = self._examine(filename, record.files.get(filename), yanked)

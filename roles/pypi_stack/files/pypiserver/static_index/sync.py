@@ -46,6 +46,15 @@ def look(store: Store) -> Seen:
     return seen
 
 
+def build_register(store: Store, seen: Iterable[str], *, recover: bool = False) -> bool:
+    """Enter every name that has files, or had some when the index was last in line; before that is brought in line. See `owned`."""
+    ours = _all(store, seen)
+    if recover:
+        store.register.recover(ours)
+        return True
+    return store.register.build(ours, trusted=not ours or any(ours.values()))
+
+
 def rebuild(store: Store, progress: Callable[[int, int], None]) -> None:
     """Make everything anew that differs from what it should be; only new and changed files are read.
 
@@ -67,17 +76,18 @@ def rebuild(store: Store, progress: Callable[[int, int], None]) -> None:
 def differences(store: Store) -> list[str]:
     """Where the index is another than a rebuild from nothing would give; paths below the index directory."""
     index = store.index.directory
-    fresh = Store(store.packages, index / ".check", store.inspector)
+    fresh = Store(store.packages, index / ".check", store.inspector, store.index.url)
     try:
         rebuild(fresh, lambda _done, _total: None)
         twin = fresh.index.directory
-        return sorted({path for one, other in ((index, twin), (twin, index)) for path in _unlike(one, other)})
+        different = {path for one, other in ((index, twin), (twin, index)) for path in _unlike(one, other)}
+        return sorted(path for path in different if not store.index.lags(path))
     finally:
         shutil.rmtree(fresh.index.directory)
 
 
 def _unlike(one: Path, other: Path) -> Iterator[str]:
-    for part in ("simple", "metadata", "records"):
+    for part in ("simple", "metadata", "legacy", "records"):
         for path in (one / part).rglob("*.*"):
             twin = other / path.relative_to(one)
             if path.is_file() and not (twin.is_file() and twin.read_bytes() == path.read_bytes()):
@@ -106,6 +116,7 @@ class Watcher(threading.Thread):
     def _watch(self) -> None:
         source, pages = _Source(self._store), watch.Stamp(self._store.index.pages)
         seen = look(self._store)
+        build_register(self._store, seen)
         growing = set().union(*_refresh(self._store, _all(self._store, seen), whole=True))
         swept = 0.0
         while True:
