@@ -69,6 +69,7 @@ def locations(configuration: str) -> dict[str, str]:
     for match in re.finditer(
         r"^( *)location ([^{\n]*(?:\{\d+\}[^{\n]*)*) \{\n(.*?)^\1\}", configuration, re.MULTILINE | re.DOTALL
     ):
+        found |= locations(match[3])
         found[match[2]] = re.sub(r"^( +)location .*?^\1\}\n", "", match[3], flags=re.MULTILINE | re.DOTALL)
     return found
 
@@ -86,7 +87,7 @@ def test_nobody_is_asked_before_it_is_known_that_a_name_is_not_ours() -> None:
     asking = {name for name, text in found.items() if re.search(r"@fetch|/public/(?:files|simple)/\$public", text)}
     assert asking
     for name in asking - looking:  # one that others go on to, which have looked, or which the engine alone comes to
-        before = {other for other, text in found.items() if re.search(rf"{name}\b", text)}
+        before = {other for other, text in found.items() if f"{name};" in text}
         assert before, name
         assert all(other in looking or "internal;" in found[other] for other in before), name
 
