@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,12 @@ from .report import pytest_runtest_makereport
 __all__ = ["pytest_runtest_makereport"]
 
 MakeWheel = Callable[[str, int], Path]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is marked with a scenario is for that one only."""
+    name = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"]).name
+    items[:] = [item for item in items if all(name in mark.args for mark in item.iter_markers("scenario"))]
 
 
 @pytest.fixture(scope="session")

@@ -172,6 +172,10 @@ class Lab:
         """The user of the tools on the client, with nothing but their configuration files."""
         return testinfra.get_host(f"docker://admin@{self.container(self.groups['pypi_clients'][0])}")
 
+    @cached_property
+    def root_of_client(self) -> Any:
+        return testinfra.get_host(f"docker://root@{self.container(self.groups['pypi_clients'][0])}")
+
     @property
     def project(self) -> str:
         """Where the Compose project lives."""
@@ -213,9 +217,10 @@ class Lab:
         return str(self.server.check_output(f"docker compose --project-directory {self.project} {arguments}"))
 
     def containers(self) -> dict[str, Any]:
-        """`docker inspect` of the stack, by service."""
+        """`docker inspect` of the stack, by service; the service for public packages is a project of its own."""
         listed = json.loads(self.server.check_output("docker inspect $(docker ps --all --quiet)"))
-        return {c["Config"]["Labels"].get("com.docker.compose.service", c["Name"]): c for c in listed}
+        named = {c["Config"]["Labels"].get("com.docker.compose.service", c["Name"]): c for c in listed}
+        return {name: c for name, c in named.items() if name != "public"}
 
     def healthy(self) -> bool:
         states = [container["State"] for container in self.containers().values()]
