@@ -236,9 +236,8 @@ ELSEWHERE = ["127.0.0.2", "localhost", "[::1]", "[::ffff:127.0.0.2]", "213070643
 def test_no_way_into_a_private_network(start: Start, upstream: Upstream, host: str) -> None:
     """By a redirect of a page or a file, or by a page that names it; the upstream itself is allowed at 127.0.0.3 only."""
     artifact = upstream.add("lib")
-    port = upstream.url.split(":")[2].split("/")[0]
-    with running(Upstream(), "127.0.0.3") as public, running(Upstream(), "0.0.0.0", int(port) + 1) as private:
-        there = f"http://{host}:{int(port) + 1}/"
+    with running(Upstream(), "127.0.0.3") as public, running(Upstream(), "0.0.0.0") as private:
+        there = f"http://{host}:{private.url.split(':')[2].split('/')[0]}/"
         public.projects["lib"] = [artifact]
         public.wrong["/simple/page/"] = says(b"", status=302, Location=f"{there}simple/lib/")
         public.wrong[f"/files/{artifact.filename}"] = says(b"", status=302, Location=f"{there}files/x")

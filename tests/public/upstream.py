@@ -167,10 +167,8 @@ class _Quiet(ThreadingHTTPServer):
 
 
 @contextmanager
-def running(
-    upstream: Upstream, address: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None
-) -> Iterator[Upstream]:
-    server = _Quiet((address, port), handler(upstream))
+def running(upstream: Upstream, address: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> Iterator[Upstream]:
+    server = _Quiet((address, 0), handler(upstream))
     if tls:
         server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
