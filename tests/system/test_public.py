@@ -151,6 +151,24 @@ def test_a_kept_file_comes_without_engine_and_upstream(lab: Lab, edge: Edge) -> 
         assert missing.status == 502 and "lab" in missing.reason, missing.reason
 
 
+def test_pip_and_uv_install_what_is_kept_without_the_upstream(lab: Lab, edge: Edge, venv: str) -> None:
+    lab.client.check_output(f"{PIP} install --force-reinstall hello 2>&1")
+    with without_upstream(lab):
+        for installer in (f"{PIP} install", "VIRTUAL_ENV=~/public uv pip install --no-cache"):
+            lab.client.check_output(f"timeout 60 {installer} --force-reinstall hello survivor 2>&1")
+
+
+def test_use_is_noted_and_nginx_cannot_write(lab: Lab, edge: Edge) -> None:
+    """What was not used for the longest time makes room; a kept file is used without the engine."""
+    found = "find $(docker volume inspect --format '{{.Mountpoint}}' pypi_public)/files/large -name '*.whl'"
+    assert fetch(edge, "large").status == 200
+    lab.server.check_output(f"touch -a -d '2 days ago' $({found})")
+    assert fetch(edge, "large").status == 200
+    age = float(lab.server.check_output(f"echo $(( $(date +%s) - $(stat -c %X $({found})) ))"))
+    assert age < 3600
+    assert lab.compose("exec -T nginx sh -c 'touch /data/known/public/x 2>&1 || true'").endswith("Permission denied")
+
+
 def test_names_are_not_free_when_the_register_cannot_be_read(lab: Lab, edge: Edge) -> None:
     """As when the volume is not mounted."""
     packages = lab.server.check_output("docker volume inspect --format '{{.Mountpoint}}' pypi_packages")
