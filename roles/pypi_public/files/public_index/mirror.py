@@ -19,6 +19,7 @@ from .cache import Cache
 from .config import Config, Upstream
 from .download import Download
 from .errors import Busy, Failed, Forbidden, Refusal, Unknown
+from .legacy import document
 from .listing import File, Listing
 from .pages import render
 from .policy import Policy
@@ -74,13 +75,7 @@ class Mirror:
             now = self._clock()
             if self._page_ends.get(name, 0) > now + AHEAD and self.cache.has_pages(name):
                 return
-            known, until = self._listing(name, self.config.page_seconds)
-            offer = self.policy.offer(known.listing, now)
-            files = offer.files
-            if not files and offer.refused:
-                raise Forbidden(offer.refused)
-            if self.config.packages == "cached":
-                files = self._only_kept(name, files)
+            known, files, ends = self._offer(name, now)
             with self._reading:
                 pages = render(known.listing, files)
             # nginx makes the ETag of size and time: another page is younger by a second, and the same one is not.
@@ -91,7 +86,25 @@ class Mirror:
             self.cache.make_room(sum(map(len, pages.values())))
             self.cache.put_pages(name, pages, written)
             self._page_times[name] = digest, written
-            self._page_ends[name] = min(until, offer.changes)
+            self._page_ends[name] = ends
+
+    def document(self, name: str) -> bytes:
+        """A project in the older API."""
+        self._gate(name)
+        with self._names(name):
+            known, files, _ = self._offer(name, self._clock())
+            return document(known.listing, files)
+
+    def _offer(self, name: str, now: float) -> tuple[_Known, list[File], float]:
+        """What is known of a project, its files that may be had, and until when that is right."""
+        known, until = self._listing(name, self.config.page_seconds)
+        offer = self.policy.offer(known.listing, now)
+        files = offer.files
+        if not files and offer.refused:
+            raise Forbidden(offer.refused)
+        if self.config.packages == "cached":
+            files = self._only_kept(name, files)
+        return known, files, min(until, offer.changes)
 
     def file(self, name: str, digest16: str, filename: str) -> Path | Download:
         """A file that is kept, or one that is being fetched."""

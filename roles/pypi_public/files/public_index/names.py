@@ -82,6 +82,11 @@ def version_key(version: str) -> Any:
         return None
 
 
+def pre_release(version: str) -> bool:
+    found = _VERSION.fullmatch(version.strip())
+    return bool(found and (found["pre"] or found["dev"]))
+
+
 def same_version(one: str, other: str) -> bool:
     """1, 1.0 and v1.0.0 are the same; what is no version is only the same as itself."""
     key = version_key(one)

@@ -90,6 +90,8 @@ class Handler(BaseHTTPRequestHandler):
             self._redirect(f"/+public/simple/{parts[0]}/")
         elif kind == "files" and len(parts) == 3:
             self._file(_name(parts[0]), parts[1], parts[2])
+        elif kind == "legacy" and len(parts) == 1:
+            self._send(200, None, "application/json", mirror.document(_name(parts[0])))
         elif kind == "exists" and len(parts) == 1:
             self._answer({"upstream": mirror.exists(_name(parts[0]))})
         elif kind == "health" and not parts:
