@@ -88,7 +88,10 @@ def test_one_index_has_public_and_private_packages(lab: Lab, venv: str, installe
 
 
 def test_no_stranger_gets_in_by_the_name_of_ours(lab: Lab, edge: Edge) -> None:
-    """The upstream has 99.0 of both."""
+    """The upstream has 99.0 of both, of one of them since it is ours."""
+    lab.root_of_client.check_output(
+        "rm -rf /srv/upstream/simple/survivor && python3 /srv/upstream.py /srv/upstream survivor 99.0"
+    )
     assert [file["filename"] for file in files(edge, "survivor")] == ["survivor-1.0-py3-none-any.whl"]
     for name in ("acme-next", "Acme_Next", "acme..next", "acme%2Dnext"):
         answer = edge.request(f"/simple/{name}/", ALICE)

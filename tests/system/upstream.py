@@ -1,6 +1,6 @@
 """A public index for the hosts: plain files, as `python3 -m http.server` serves them, and the archive of its malware.
 
-As a program: upstream.py DIRECTORY
+As a program: upstream.py DIRECTORY [PROJECT VERSION], which adds one to what is there
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import hashlib
 import json
 import sys
 import zipfile
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -25,17 +26,13 @@ PROJECTS = {
     "large": {"1.0": 30},
     "fetched-later": {"1.0": 30},
     "evil": {"1.0": 30},
-    "survivor": {"99.0": 400},
     "acme-next": {"99.0": 400},
 }
 
 
 def make_upstream(directory: Path) -> None:
     for project, versions in PROJECTS.items():
-        page = directory / "simple" / project
-        page.mkdir(parents=True)
-        links = [_link(project, version, days, page) for version, days in versions.items()]
-        (page / "index.html").write_text(f"<!DOCTYPE html><title>{project}</title>\n" + "\n".join(links))
+        make_project(directory, project, versions)
     # As OSV publishes them: https://google.github.io/osv.dev/data/
     advisory = {
         "id": "MAL-2026-1",
@@ -44,6 +41,13 @@ def make_upstream(directory: Path) -> None:
     }
     with zipfile.ZipFile(directory / "advisories.zip", "w") as archive:
         archive.writestr("MAL-2026-1.json", json.dumps(advisory))
+
+
+def make_project(directory: Path, project: str, versions: Mapping[str, int]) -> None:
+    page = directory / "simple" / project
+    page.mkdir(parents=True)
+    links = [_link(project, version, days, page) for version, days in versions.items()]
+    (page / "index.html").write_text(f"<!DOCTYPE html><title>{project}</title>\n" + "\n".join(links))
 
 
 def _link(project: str, version: str, days: int, page: Path) -> str:
@@ -56,4 +60,7 @@ def _link(project: str, version: str, days: int, page: Path) -> str:
 
 
 if __name__ == "__main__":
-    make_upstream(Path(sys.argv[1]))
+    if sys.argv[2:]:
+        make_project(Path(sys.argv[1]), sys.argv[2], {sys.argv[3]: 400})
+    else:
+        make_upstream(Path(sys.argv[1]))
