@@ -168,7 +168,7 @@ def process(wanted: dict[str, Any], directory: Path) -> Iterator[Engine]:
     child = subprocess.Popen(command, env=environment, stderr=(directory / "log").open("ab"))
     engine = Engine(Path(wanted["cache"]), port, process=child)
     try:
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while True:
             with suppress(OSError):
                 if engine.ask("/health").status == 200:

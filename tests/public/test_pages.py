@@ -193,7 +193,7 @@ def test_a_large_page_in_time(start: Start, upstream: Upstream) -> None:
     engine = start(minimum_age=7 * 86_400)
     begun = time.process_time()
     assert engine.ask("/simple/pydantic-core/").status == 200
-    assert time.process_time() - begun < 2  # of two cores, in a noisy place
+    assert time.process_time() - begun < 5  # of two cores, in a noisy place
     assert len(engine.page("pydantic-core")["files"]) == 15_000
     assert not (engine.cache / "simple/pydantic-core/index.json").exists()
 

@@ -144,16 +144,26 @@ def say(
     request.wfile.write(content)
 
 
-def slowly(content: bytes, piece: int, pause: float, ends: list[float] | None = None) -> Misbehaviour:
-    """All of it, in pieces; notes when the last one leaves."""
+def slowly(content: bytes, piece: int, pause: float) -> Misbehaviour:
+    """All of it, in pieces."""
 
     def send(request: BaseHTTPRequestHandler) -> None:
         say(request, b"", "application/octet-stream", Content_Length=str(len(content)))
         for start in range(0, len(content), piece):
-            if ends is not None and start + piece >= len(content):
-                ends.append(time.monotonic())
             request.wfile.write(content[start : start + piece])
             time.sleep(pause)
+
+    return send
+
+
+def held_back(content: bytes, last: int, until: threading.Event) -> Misbehaviour:
+    """All of it, its last bytes when the event has come."""
+
+    def send(request: BaseHTTPRequestHandler) -> None:
+        say(request, b"", "application/octet-stream", Content_Length=str(len(content)))
+        request.wfile.write(content[:-last])
+        until.wait(60)
+        request.wfile.write(content[-last:])
 
     return send
 
