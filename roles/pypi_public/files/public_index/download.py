@@ -46,6 +46,7 @@ class Download:
     def run(self, keep: Callable[[Path], None], ended: Callable[[], None]) -> None:
         """Fetch it. `keep` gives the whole and synced file a name, `ended` is called last, whatever happens."""
         try:
+            self._cache.make_room(self.size or 0)
             with self._cache.temporary() as (path, file):
                 self._fetch(path, file)
                 os.fsync(file.fileno())

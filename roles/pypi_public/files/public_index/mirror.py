@@ -108,10 +108,10 @@ class Mirror:
                 raise Busy(f"{DOWNLOADS} files are being fetched already", 5)
             limit = LARGEST_METADATA if filename != file.filename else self.config.cache_size
             download = Download(self._transport(name), self.cache, url, sha256, size, limit)
+            arguments = self._keep(name, file, path), self._end(path)
+            # Nobody may wait for one that could not be started.
+            threading.Thread(target=download.run, daemon=True, args=arguments).start()
             self._downloads[path] = download
-        self.cache.make_room(size or 0)
-        run = threading.Thread(target=download.run, daemon=True, args=(self._keep(name, file, path), self._end(path)))
-        run.start()
         return download
 
     def size(self, name: str, digest16: str, filename: str) -> Path | int | None:
