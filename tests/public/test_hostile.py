@@ -98,6 +98,8 @@ PAGES: dict[str, tuple[Misbehaviour, int]] = {
     "another JSON": (says(b"[1, 2]"), 502),
     "JSON of another version": (says(b'{"meta": {"api-version": "2.0"}, "files": []}'), 502),
     "deep JSON": (says(b"[" * 1_000_000), 502),
+    "JSON of very many values": (says(b'{"files":[' + b"[]," * 10_000_000 + b"0]}"), 502),
+    "HTML of very many files": (says(b"<title>Links for lib</title>" + b"<a href=x>" * 3_000_000, "text/html"), 502),
     "not UTF-8": (says(b"\xff\xfe"), 502),
     "a login in HTML": (says(b"<html><form>password</form><a href='/x'>x</a></html>", "text/html"), 502),
     "HTML that makes no sense": (says(b"<a " * 3_000_000, "text/html"), 502),
