@@ -299,10 +299,21 @@ def test_full(start: Start, upstream: Upstream) -> None:
     assert artifacts[1].filename not in kept
     assert engine.ask(address(artifacts[1], "lib")).body == artifacts[1].content
     big = upstream.add("big", content=os.urandom(2_000_000))
+    kept = engine.kept()
     assert engine.ask(address(big, "big")).body == big.content
-    assert big.filename not in engine.kept()
+    assert engine.kept() == kept
     assert engine.mirror.cache.measure() <= 1_000_000
     assert engine.ask(address(big, "big")).body == big.content
+
+
+def test_a_size_that_is_only_said(start: Start, upstream: Upstream) -> None:
+    """A line on a page empties no cache."""
+    good = upstream.add("lib")
+    bad = upstream.add("bad", says={"size": 1 << 49})
+    engine = start()
+    assert engine.ask(address(good, "lib")).status == 200
+    assert engine.ask(address(bad, "bad")).status == 502
+    assert engine.kept() == {good.filename}
 
 
 def test_room_cannot_be_made(start: Start, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:

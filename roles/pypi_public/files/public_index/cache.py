@@ -44,7 +44,7 @@ class Kept(NamedTuple):
 class Cache:
     def __init__(self, root: Path, limit: int) -> None:
         """`limit`: bytes of files, listings and pages together."""
-        self.root, self._limit = root, limit
+        self.root, self.limit = root, limit
         self._tmp = root / "tmp"
         self._lock, self._clearing = threading.Lock(), threading.Lock()
         self._size = 0
@@ -216,10 +216,12 @@ class Cache:
             self._make_room(size)
 
     def _make_room(self, size: int) -> None:
+        if size > self.limit:
+            return  # it is not kept, or perhaps there is no such file: a page only says so
         free = shutil.disk_usage(self.root).free
-        if self._size + size <= self._limit and size + SPARE <= free:
+        if self._size + size <= self.limit and size + SPARE <= free:
             return
-        excess = self.measure() + size - int(self._limit * LEVEL)
+        excess = self.measure() + size - int(self.limit * LEVEL)
         excess = max(excess, size + SPARE - free)
         for kept in sorted(self.kept(), key=lambda kept: kept.used):
             if excess <= 0:

@@ -387,7 +387,7 @@ class Mirror:
                 # The rules may have changed in the meantime.
                 known, now = self._read(name), self._clock()
                 self._gate(name)
-                if known:
+                if known and temporary.stat().st_size <= self.cache.limit:  # a larger one would push out everything
                     self.policy.check(known.listing, file, now)
                     ends = self.policy.judge(known.listing, file, now).changes
                     self._file_ends[name] = min(self._file_ends.get(name, float("inf")), ends)
