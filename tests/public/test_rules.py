@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -213,6 +214,30 @@ def test_malware_also_when_it_is_kept_already(start: Start, upstream: Upstream) 
     refused(start(advisories_url=url), "lib", bad, "MAL-2026-1")
     assert start(block_malware=False).ask(address(bad, "lib")).status == 200
     refused(start(advisories_url=url), "lib", bad, "MAL-2026-1")
+
+
+def test_malware_goes_although_the_disk_is_full(
+    start: Start, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, other = upstream.add("lib"), upstream.add("other")
+    engine = start(advisories_url=publish(upstream))
+    assert engine.mirror
+    engine.mirror.refresh_advisories()
+    for name, artifact in (("lib", bad), ("other", other)):
+        assert engine.ask(address(artifact, name)).status == 200
+    assert engine.kept() == {bad.filename, other.filename}
+    publish(upstream, advisory("lib", ["1.0"]), advisory("other", ["1.0"]))
+    engine.now += 3600
+
+    def full(*_args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(engine.mirror.cache, "write", full)
+        with suppress(OSError):
+            engine.mirror.refresh_advisories()
+        engine.later(1)
+        assert engine.kept() == set()
 
 
 @pytest.mark.parametrize(

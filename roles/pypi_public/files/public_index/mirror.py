@@ -198,7 +198,9 @@ class Mirror:
                 self._drop_page(name)
 
     def refresh_advisories(self) -> None:
-        for name in self.advisories.refresh(self._clock()):
+        changed = self.advisories.refresh(self._clock())
+        self._file_ends.update(dict.fromkeys(changed, 0.0))  # due until it is done, should one of them fail
+        for name in changed:
             self.enforce(name)
 
     def _watch(self) -> None:
