@@ -167,6 +167,20 @@ def test_an_exemption_that_ended_while_nothing_ran(start: Start, upstream: Upstr
     refused(start(**options, now=NOW + 4 * DAY), "urllib3", artifact, "pypi_public_minimum_age")
 
 
+def test_an_exemption_ends_for_what_another_process_fetched(start: Start, upstream: Upstream) -> None:
+    """A warm-up, which has gone when the day comes."""
+    artifact = upstream.add("urllib3", "2.9.1", day(0))
+    options: dict[str, Any] = {"minimum_age": 300 * DAY, "exempt": [{"name": "urllib3", "until": until(2)}]}
+    server = start(**options)
+    warming = start(**options)
+    assert warming.ask(address(artifact, "urllib3")).status == 200
+    assert warming.kept() == {artifact.filename}
+    server.later(DAY)
+    assert server.kept() == {artifact.filename}
+    server.later(2 * DAY)
+    assert server.kept() == set()
+
+
 def advisory(name: str, versions: list[str], *ranges: list[dict[str, str]], **more: Any) -> dict[str, Any]:
     described = [{"type": "ECOSYSTEM", "events": events} for events in ranges]
     package = {"ecosystem": "PyPI", "name": name}

@@ -64,6 +64,7 @@ class Mirror:
         self._page_ends: dict[str, float] = {}
         self._page_times: dict[str, tuple[bytes, float]] = {}
         self._file_ends: dict[str, float] = {}
+        self._exemption_ends = self._next_exemption_end()
 
     # What clients ask for
 
@@ -186,10 +187,17 @@ class Mirror:
     def tick(self) -> None:
         """Do what is due."""
         now = self._clock()
+        if self._exemption_ends <= now:
+            # Also for what another process has fetched: a warm-up.
+            self._file_ends.update(dict.fromkeys(self.cache.projects(), now))
+            self._exemption_ends = self._next_exemption_end()
         for ends, remove in ((self._page_ends, self._end_page), (self._file_ends, self.enforce)):
             for name in [name for name, end in list(ends.items()) if end <= now]:
                 if not self._names.busy(name):  # with the upstream, perhaps, which may take its time: the next round
                     remove(name)
+
+    def _next_exemption_end(self) -> float:
+        return min((entry.ends for entry in self.config.exempt if entry.ends > self._clock()), default=float("inf"))
 
     def _end_page(self, name: str) -> None:
         with self._names(name):
