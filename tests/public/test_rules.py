@@ -181,6 +181,21 @@ def test_an_exemption_ends_for_what_another_process_fetched(start: Start, upstre
     assert server.kept() == set()
 
 
+def test_a_clock_that_was_ahead(start: Start, upstream: Upstream) -> None:
+    """When it is set right, what it let through goes, and what was read then is not the news for ever."""
+    old, young = upstream.add("lib", "1.0"), upstream.add("lib", "2.0", day(1))
+    engine = start(minimum_age=7 * DAY, now=NOW + 300 * DAY)
+    assert engine.offers("lib") == {old.filename, young.filename}
+    assert engine.ask(address(young, "lib")).status == 200
+    assert engine.kept() == {young.filename}
+    engine.later(1)
+    engine.later(-300 * DAY)
+    assert engine.kept() == set()
+    assert not (engine.cache / "simple/lib").exists()
+    newer = upstream.add("lib", "1.1")
+    assert engine.offers("lib") == {old.filename, newer.filename}
+
+
 def advisory(name: str, versions: list[str], *ranges: list[dict[str, str]], **more: Any) -> dict[str, Any]:
     described = [{"type": "ECOSYSTEM", "events": events} for events in ranges]
     package = {"ecosystem": "PyPI", "name": name}

@@ -35,6 +35,8 @@ REMEMBERED = 60_000
 NEGATIVE = 60
 STALE = 30
 """Seconds after which an upstream that failed is asked again."""
+STEP = 60
+"""Seconds that the clock may go back; after more, what it let through is judged anew."""
 AHEAD = 2
 """Seconds that a page still has to be right for when nginx is sent to it."""
 
@@ -64,7 +66,7 @@ class Mirror:
         self._page_ends: dict[str, float] = {}
         self._page_times: dict[str, tuple[bytes, float]] = {}
         self._file_ends: dict[str, float] = {}
-        self._exemption_ends = self._next_exemption_end()
+        self._exemption_ends, self._looked = self._next_exemption_end(), self._clock()
 
     # What clients ask for
 
@@ -187,10 +189,11 @@ class Mirror:
     def tick(self) -> None:
         """Do what is due."""
         now = self._clock()
-        if self._exemption_ends <= now:
+        if self._exemption_ends <= now or now < self._looked - STEP:
             # Also for what another process has fetched: a warm-up.
-            self._file_ends.update(dict.fromkeys(self.cache.projects(), now))
+            self._file_ends.update(dict.fromkeys([*self._page_ends, *self.cache.projects()], now))
             self._exemption_ends = self._next_exemption_end()
+        self._looked = now
         for ends, remove in ((self._page_ends, self._end_page), (self._file_ends, self.enforce)):
             for name in [name for name, end in list(ends.items()) if end <= now]:
                 if not self._names.busy(name):  # with the upstream, perhaps, which may take its time: the next round
@@ -309,7 +312,7 @@ class Mirror:
             raise Unknown(f"{name} is not kept here, and upstream is not asked (pypi_public_packages: cached)")
         # What is not listed any more is for lock files only; it does not make a page.
         alive = known is not None and not (known.files and all(file.withdrawn for file in known.listing.files))
-        if known and alive and (confirmed := self.cache.confirmed(name)) > now - seconds:
+        if known and alive and now - seconds < (confirmed := self.cache.confirmed(name)) <= now + STEP:
             return known, confirmed + self.config.page_seconds
         upstream = self._upstream(name)
         if self._unknown.get(name, 0) > now:
