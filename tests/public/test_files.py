@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import threading
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from public_index.__main__ import main
+from public_index.cache import Cache
 
 from .conftest import Engine, Start, address, described, document, process, serving
 from .upstream import Artifact, Upstream, held_back, running, slowly
@@ -298,10 +300,64 @@ def test_full(start: Start, upstream: Upstream) -> None:
     assert artifacts[1].filename not in kept
     assert engine.ask(address(artifacts[1], "lib")).body == artifacts[1].content
     big = upstream.add("big", content=os.urandom(2_000_000))
+    kept = engine.kept()
     assert engine.ask(address(big, "big")).body == big.content
-    assert big.filename not in engine.kept()
+    assert engine.kept() == kept
     assert engine.mirror.cache.measure() <= 1_000_000
     assert engine.ask(address(big, "big")).body == big.content
+
+
+def test_a_size_that_is_only_said(start: Start, upstream: Upstream) -> None:
+    """A line on a page empties no cache."""
+    good = upstream.add("lib")
+    bad = upstream.add("bad", says={"size": 1 << 49})
+    engine = start()
+    assert engine.ask(address(good, "lib")).status == 200
+    assert engine.ask(address(bad, "bad")).status == 502
+    assert engine.kept() == {good.filename}
+
+
+def test_room_cannot_be_made(start: Start, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for a download that never began, and the next one is none the worse."""
+    artifact = upstream.add("lib")
+    engine = start()
+    assert engine.mirror
+    with monkeypatch.context() as broken:
+        broken.setattr(engine.mirror.cache, "make_room", lambda _size: 1 // 0)
+        for _ in range(2):
+            assert engine.ask(address(artifact, "lib"), timeout=5).status == 502
+    assert not engine.kept()
+    with monkeypatch.context() as broken:
+        broken.setattr(threading.Thread, "start", lambda _self: (_ for _ in ()).throw(RuntimeError("no thread")))
+        for _ in range(2):
+            with pytest.raises(RuntimeError):
+                engine.mirror.file("lib", artifact.sha256[:16], artifact.filename)
+    assert engine.ask(address(artifact, "lib"), timeout=5).body == artifact.content
+    assert engine.kept() == {artifact.filename}
+
+
+def test_many_make_room_at_once(tmp_path: Path) -> None:
+    """What one removes the others neither stumble over nor count again."""
+    cache = Cache(tmp_path, 1_000_000)
+    for round_ in range(5):
+        for number in range(40):
+            cache.write(cache.path(f"p{number}", f"{round_:016x}", "f"), b"x" * 50_000)
+        with ThreadPoolExecutor(8) as pool:
+            for done in [pool.submit(cache.make_room, 0) for _ in range(8)]:
+                done.result()
+        counted = cache.size
+        assert counted == cache.measure() <= 1_000_000
+
+
+def test_others_remove_while_it_is_counted(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, 1_000_000)
+    for number in range(20):
+        cache.write(cache.path("p", f"{number:016x}", "f"), b"x")
+    seen = 0
+    for seen, kept in enumerate(cache.kept(), start=1):
+        shutil.rmtree(tmp_path / "files/p", ignore_errors=True)
+        assert kept.size == 1
+    assert seen == 1
 
 
 def test_purge_and_list(

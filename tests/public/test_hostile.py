@@ -19,6 +19,9 @@ from typing import Any
 
 import pytest
 
+from public_index.download import Download
+from public_index.errors import Late
+
 from .conftest import Engine, Start, address, described, document, process, serving
 from .upstream import JSON, Misbehaviour, Upstream, running, say, slowly
 
@@ -98,6 +101,8 @@ PAGES: dict[str, tuple[Misbehaviour, int]] = {
     "another JSON": (says(b"[1, 2]"), 502),
     "JSON of another version": (says(b'{"meta": {"api-version": "2.0"}, "files": []}'), 502),
     "deep JSON": (says(b"[" * 1_000_000), 502),
+    "JSON of very many values": (says(b'{"files":[' + b"[]," * 10_000_000 + b"0]}"), 502),
+    "HTML of very many files": (says(b"<title>Links for lib</title>" + b"<a href=x>" * 3_000_000, "text/html"), 502),
     "not UTF-8": (says(b"\xff\xfe"), 502),
     "a login in HTML": (says(b"<html><form>password</form><a href='/x'>x</a></html>", "text/html"), 502),
     "HTML that makes no sense": (says(b"<a " * 3_000_000, "text/html"), 502),
@@ -217,6 +222,29 @@ def test_a_file_that_is_not_to_be_had(start: Start, upstream: Upstream, status: 
     upstream.wrong[f"/files/{artifact.filename}"] = says(b"no", status=status, Location="//")
     reply = start().ask(address(artifact, "lib"))
     assert (reply.status, reply.reason.startswith("pypi ")) == (502, True)
+
+
+def test_a_size_buys_no_time(start: Start, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A place for a download is not for whoever says that a very large file will come."""
+
+    def trickle(request: BaseHTTPRequestHandler) -> None:
+        say(request, b"", "application/octet-stream", Content_Length=str(1 << 49))
+        for _ in range(40):
+            request.wfile.write(b"x")
+            time.sleep(0.2)
+
+    artifact = upstream.add("lib", says={"size": 1 << 49})
+    upstream.wrong[f"/files/{artifact.filename}"] = trickle
+    monkeypatch.setattr("public_index.download.START", 1.0)
+    engine = start()
+    assert engine.mirror
+    begun = time.monotonic()
+    download = engine.mirror.file("lib", artifact.sha256[:16], artifact.filename)
+    assert isinstance(download, Download)
+    with pytest.raises(Late, match="pypi sends this file too slowly"):
+        download.wait()
+    assert time.monotonic() - begun < 5
+    assert engine.kept() == set()
 
 
 def test_bad_metadata(start: Start, upstream: Upstream) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -166,6 +167,35 @@ def test_an_exemption_that_ended_while_nothing_ran(start: Start, upstream: Upstr
     refused(start(**options, now=NOW + 4 * DAY), "urllib3", artifact, "pypi_public_minimum_age")
 
 
+def test_an_exemption_ends_for_what_another_process_fetched(start: Start, upstream: Upstream) -> None:
+    """A warm-up, which has gone when the day comes."""
+    artifact = upstream.add("urllib3", "2.9.1", day(0))
+    options: dict[str, Any] = {"minimum_age": 300 * DAY, "exempt": [{"name": "urllib3", "until": until(2)}]}
+    server = start(**options)
+    warming = start(**options)
+    assert warming.ask(address(artifact, "urllib3")).status == 200
+    assert warming.kept() == {artifact.filename}
+    server.later(DAY)
+    assert server.kept() == {artifact.filename}
+    server.later(2 * DAY)
+    assert server.kept() == set()
+
+
+def test_a_clock_that_was_ahead(start: Start, upstream: Upstream) -> None:
+    """When it is set right, what it let through goes, and what was read then is not the news for ever."""
+    old, young = upstream.add("lib", "1.0"), upstream.add("lib", "2.0", day(1))
+    engine = start(minimum_age=7 * DAY, now=NOW + 300 * DAY)
+    assert engine.offers("lib") == {old.filename, young.filename}
+    assert engine.ask(address(young, "lib")).status == 200
+    assert engine.kept() == {young.filename}
+    engine.later(1)
+    engine.later(-300 * DAY)
+    assert engine.kept() == set()
+    assert not (engine.cache / "simple/lib").exists()
+    newer = upstream.add("lib", "1.1")
+    assert engine.offers("lib") == {old.filename, newer.filename}
+
+
 def advisory(name: str, versions: list[str], *ranges: list[dict[str, str]], **more: Any) -> dict[str, Any]:
     described = [{"type": "ECOSYSTEM", "events": events} for events in ranges]
     package = {"ecosystem": "PyPI", "name": name}
@@ -213,6 +243,30 @@ def test_malware_also_when_it_is_kept_already(start: Start, upstream: Upstream) 
     refused(start(advisories_url=url), "lib", bad, "MAL-2026-1")
     assert start(block_malware=False).ask(address(bad, "lib")).status == 200
     refused(start(advisories_url=url), "lib", bad, "MAL-2026-1")
+
+
+def test_malware_goes_although_the_disk_is_full(
+    start: Start, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, other = upstream.add("lib"), upstream.add("other")
+    engine = start(advisories_url=publish(upstream))
+    assert engine.mirror
+    engine.mirror.refresh_advisories()
+    for name, artifact in (("lib", bad), ("other", other)):
+        assert engine.ask(address(artifact, name)).status == 200
+    assert engine.kept() == {bad.filename, other.filename}
+    publish(upstream, advisory("lib", ["1.0"]), advisory("other", ["1.0"]))
+    engine.now += 3600
+
+    def full(*_args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(engine.mirror.cache, "write", full)
+        with suppress(OSError):
+            engine.mirror.refresh_advisories()
+        engine.later(1)
+        assert engine.kept() == set()
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,10 @@ class Advisories:
             changed = {name for name in {*known, *self.known} if known.get(name) != self.known.get(name)}
             self.known, self.read_at, self._etag, self.error = known, now, etag, ""
             document = {"url": self._source.url, "read_at": now, "etag": etag, "known": known}
-            self._cache.write(self._path, json.dumps(document, separators=(",", ":")).encode())
+            try:
+                self._cache.write(self._path, json.dumps(document, separators=(",", ":")).encode())
+            except OSError as error:
+                log.warning("the advisories hold, and are not kept for the next start: %s", error)
         return changed
 
     def _fetch(self, transport: Transport, url: str) -> tuple[Mapping[str, list[Entry]], str]:

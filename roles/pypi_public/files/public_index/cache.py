@@ -44,9 +44,9 @@ class Kept(NamedTuple):
 class Cache:
     def __init__(self, root: Path, limit: int) -> None:
         """`limit`: bytes of files, listings and pages together."""
-        self.root, self._limit = root, limit
+        self.root, self.limit = root, limit
         self._tmp = root / "tmp"
-        self._lock = threading.Lock()
+        self._lock, self._clearing = threading.Lock(), threading.Lock()
         self._size = 0
         for path in (root / "simple", root / "files", root / "listings", self._tmp):
             path.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -165,16 +165,20 @@ class Cache:
         """Those with a file."""
         return sorted(path.name for path in (self.root / "files").iterdir())
 
-    def kept(self, name: str = "*") -> Iterator[Kept]:
+    def kept(self, name: str | None = None) -> Iterator[Kept]:
         """The files of a project, or of all."""
-        for path in (self.root / "files").glob(f"{name}/*/*"):
+        files = self.root / "files"
+        for path in _files(files, 3) if name is None else _files(files / name, 2):
             with suppress(FileNotFoundError):
                 found = path.stat()
                 project, digest16, filename = path.parts[-3:]
                 yield Kept(project, digest16, filename, path, found.st_size, max(found.st_atime, found.st_mtime))
 
     def drop_file(self, kept: Kept) -> None:
-        kept.path.unlink(missing_ok=True)
+        try:
+            kept.path.unlink()
+        except FileNotFoundError:
+            return  # and its size was taken off by whoever was faster
         _remove_empty(kept.path.parent)
         _remove_empty(kept.path.parents[1])
         with self._lock:
@@ -195,7 +199,7 @@ class Cache:
     def measure(self) -> int:
         """Bytes of everything, counted anew: other processes remove and add too."""
         size = sum(kept.size for kept in self.kept())
-        for path in (*(self.root / "listings").iterdir(), *(self.root / "simple").glob("*/*")):
+        for path in (*(self.root / "listings").iterdir(), *_files(self.root / "simple", 2)):
             with suppress(FileNotFoundError):
                 size += path.stat().st_size
         with self._lock:
@@ -208,10 +212,16 @@ class Cache:
 
     def make_room(self, size: int) -> None:
         """Remove what was not used longest until so many bytes more have a place, or nothing is left to remove."""
+        with self._clearing:  # two would choose the same files, and take their sizes off twice
+            self._make_room(size)
+
+    def _make_room(self, size: int) -> None:
+        if size > self.limit:
+            return  # it is not kept, or perhaps there is no such file: a page only says so
         free = shutil.disk_usage(self.root).free
-        if self._size + size <= self._limit and size + SPARE <= free:
+        if self._size + size <= self.limit and size + SPARE <= free:
             return
-        excess = self.measure() + size - int(self._limit * LEVEL)
+        excess = self.measure() + size - int(self.limit * LEVEL)
         excess = max(excess, size + SPARE - free)
         for kept in sorted(self.kept(), key=lambda kept: kept.used):
             if excess <= 0:
@@ -219,15 +229,30 @@ class Cache:
             self.drop_file(kept)
             excess -= kept.size
         with_files = set(self.projects())
-        listings = [path for path in (self.root / "listings").iterdir() if path.stem not in with_files]
-        for path in sorted(listings, key=lambda path: path.stat().st_mtime):
+        listings = []
+        for path in (self.root / "listings").iterdir():
+            with suppress(FileNotFoundError):
+                found = path.stat()
+                listings.append((found.st_mtime, found.st_size, path))
+        for _time, length, path in sorted(listings):
             if excess <= 0:
                 return
-            excess -= path.stat().st_size
-            self.drop_pages(path.stem)
-            path.unlink(missing_ok=True)
+            if path.stem not in with_files:
+                excess -= length
+                self.drop_pages(path.stem)
+                path.unlink(missing_ok=True)
 
 
 def _remove_empty(folder: Path) -> None:
     with suppress(OSError):
         folder.rmdir()
+
+
+def _files(folder: Path, depth: int) -> Iterator[Path]:
+    """What is so many levels below, also while others remove it; Path.glob raises then, before Python 3.13."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        for path in list(folder.iterdir()):
+            if depth > 1:
+                yield from _files(path, depth - 1)
+            else:
+                yield path

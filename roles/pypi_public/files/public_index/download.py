@@ -16,15 +16,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .cache import Cache
-from .errors import Failed, Refusal
+from .errors import Failed, Late, Refusal
 from .transport import Transport
 
-SLOWEST = 50_000
-"""Bytes a second; a file may take the time of this, and a minute."""
+SLOWEST, START = 50_000, 60.0
+"""Bytes a second; what has come may have taken the time of this, and so many seconds. A size that is only said buys no time."""
 TELL, NOTICE = 0.02, 0.1
 """Seconds between two calls to the readers, and after which a reader looks by itself: a hundred are not woken for each packet."""
 PIECE = 1 << 18
 """Bytes that a reader takes at once."""
+LONGEST = 86_400
+"""Seconds for any file."""
 UNKNOWN = 3_600
 """Seconds for a file whose size nobody says."""
 
@@ -46,6 +48,7 @@ class Download:
     def run(self, keep: Callable[[Path], None], ended: Callable[[], None]) -> None:
         """Fetch it. `keep` gives the whole and synced file a name, `ended` is called last, whatever happens."""
         try:
+            self._cache.make_room(self.size or 0)
             with self._cache.temporary() as (path, file):
                 self._fetch(path, file)
                 os.fsync(file.fileno())
@@ -96,9 +99,9 @@ class Download:
         return self._written if self._whole else max(0, self._written - 1)
 
     def _fetch(self, path: Path, file: BinaryIO) -> None:
-        seconds = UNKNOWN if self.size is None else 60 + self.size / SLOWEST
+        seconds = UNKNOWN if self.size is None else min(LONGEST, START + self.size / SLOWEST)
         name = self._transport.upstream.name
-        digest, told = hashlib.sha256(), 0.0
+        digest, told, begun = hashlib.sha256(), 0.0, time.monotonic()
         with self._transport.get(self._url, {}, seconds) as answer:
             if answer.status != 200:
                 raise Failed(f"{name} lists this file and answers {answer.status} for it")
@@ -114,6 +117,8 @@ class Download:
                 file.flush()
                 digest.update(chunk)
                 self._written += len(chunk)
+                if time.monotonic() - begun > START + self._written / SLOWEST:
+                    raise Late(f"{name} sends this file too slowly")
                 if time.monotonic() - told > TELL:
                     told = time.monotonic()
                     with self._changed:

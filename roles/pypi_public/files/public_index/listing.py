@@ -23,6 +23,8 @@ from .names import version_key, version_of
 ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"  # as pip and uv ask
 LONGEST = 2_000
 """Characters of any one value; longer ones are nobody's."""
+MOST_FILES, MOST_VALUES = 50_000, 1_000_000
+"""Of a page. The largest real one has 15,000 files; empty values take 25 times their bytes in memory."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(\.\d{1,9})?(?:Z|\+00:00)")
@@ -106,6 +108,8 @@ def parse(
             page = _from_html(content, time.monotonic() + seconds)
         else:
             raise ValueError(f"its type is {kind!r}")
+    except TimeoutError:
+        raise Late(f"{upstream.name} has a page that takes too long to read") from None
     except (ValueError, RecursionError) as error:
         reason = "".join(c if " " <= c <= "~" else "?" for c in str(error))[:100]
         raise Failed(f"{upstream.name} has no simple page for {project}: {reason}") from None
@@ -129,6 +133,8 @@ class _Page(NamedTuple):
 
 
 def _from_json(content: bytes) -> _Page:
+    if content.count(b",") > MOST_VALUES:
+        raise ValueError("too many values")
     document = json.loads(content)
     files = _typed(_typed(document, dict, None).get("files"), list, None)
     api = str(_typed(document.get("meta"), dict, {}).get("api-version", "1.0"))
@@ -151,7 +157,7 @@ def _from_html(content: bytes, end: float) -> _Page:
     for start in range(0, len(text), _PIECE):  # html.parser takes quadratic time for some texts
         parser.feed(text[start : start + _PIECE])
         if time.monotonic() > end:
-            raise Late("the page takes too long to read")
+            raise TimeoutError
         if len(parser.rawdata) > 4 * _PIECE:
             raise ValueError("its HTML makes no sense")
     if not parser.is_index and not any(entry["hashes"] for entry in parser.files):
@@ -190,6 +196,8 @@ class _Anchors(HTMLParser):
         self.is_index |= self._heading and data.lower().lstrip().startswith("links for ")
 
     def _add(self, values: Mapping[str, str]) -> None:
+        if len(self.files) == MOST_FILES:
+            raise ValueError("too many files")
         address, _, fragment = values["href"].strip().partition("#")
         digest = re.search(r"(?:^|&)sha256=([0-9a-fA-F]{64})(?:&|$)", fragment)
         metadata = values.get("data-core-metadata", values.get("data-dist-info-metadata", "")).partition("sha256=")[2]

@@ -36,6 +36,8 @@ REMEMBERED = 60_000
 NEGATIVE = 60
 STALE = 30
 """Seconds after which an upstream that failed is asked again."""
+STEP = 60
+"""Seconds that the clock may go back; after more, what it let through is judged anew."""
 AHEAD = 2
 """Seconds that a page still has to be right for when nginx is sent to it."""
 
@@ -65,6 +67,7 @@ class Mirror:
         self._page_ends: dict[str, float] = {}
         self._page_times: dict[str, tuple[bytes, float]] = {}
         self._file_ends: dict[str, float] = {}
+        self._exemption_ends, self._looked = self._next_exemption_end(), self._clock()
 
     # What clients ask for
 
@@ -121,10 +124,10 @@ class Mirror:
                 raise Busy(f"{DOWNLOADS} files are being fetched already", 5)
             limit = LARGEST_METADATA if filename != file.filename else self.config.cache_size
             download = Download(self._transport(name), self.cache, url, sha256, size, limit)
+            arguments = self._keep(name, file, path), self._end(path)
+            # Nobody may wait for one that could not be started.
+            threading.Thread(target=download.run, daemon=True, args=arguments).start()
             self._downloads[path] = download
-        self.cache.make_room(size or 0)
-        run = threading.Thread(target=download.run, daemon=True, args=(self._keep(name, file, path), self._end(path)))
-        run.start()
         return download
 
     def size(self, name: str, digest16: str, filename: str) -> Path | int | None:
@@ -199,10 +202,18 @@ class Mirror:
     def tick(self) -> None:
         """Do what is due."""
         now = self._clock()
+        if self._exemption_ends <= now or now < self._looked - STEP:
+            # Also for what another process has fetched: a warm-up.
+            self._file_ends.update(dict.fromkeys([*self._page_ends, *self.cache.projects()], now))
+            self._exemption_ends = self._next_exemption_end()
+        self._looked = now
         for ends, remove in ((self._page_ends, self._end_page), (self._file_ends, self.enforce)):
             for name in [name for name, end in list(ends.items()) if end <= now]:
                 if not self._names.busy(name):  # with the upstream, perhaps, which may take its time: the next round
                     remove(name)
+
+    def _next_exemption_end(self) -> float:
+        return min((entry.ends for entry in self.config.exempt if entry.ends > self._clock()), default=float("inf"))
 
     def _end_page(self, name: str) -> None:
         with self._names(name):
@@ -211,7 +222,9 @@ class Mirror:
                 self._drop_page(name)
 
     def refresh_advisories(self) -> None:
-        for name in self.advisories.refresh(self._clock()):
+        changed = self.advisories.refresh(self._clock())
+        self._file_ends.update(dict.fromkeys(changed, 0.0))  # due until it is done, should one of them fail
+        for name in changed:
             self.enforce(name)
 
     def _watch(self) -> None:
@@ -312,7 +325,7 @@ class Mirror:
             raise Unknown(f"{name} is not kept here, and upstream is not asked (pypi_public_packages: cached)")
         # What is not listed any more is for lock files only; it does not make a page.
         alive = known is not None and not (known.files and all(file.withdrawn for file in known.listing.files))
-        if known and alive and (confirmed := self.cache.confirmed(name)) > now - seconds:
+        if known and alive and now - seconds < (confirmed := self.cache.confirmed(name)) <= now + STEP:
             return known, confirmed + self.config.page_seconds
         upstream = self._upstream(name)
         if self._unknown.get(name, 0) > now:
@@ -400,7 +413,7 @@ class Mirror:
                 # The rules may have changed in the meantime.
                 known, now = self._read(name), self._clock()
                 self._gate(name)
-                if known:
+                if known and temporary.stat().st_size <= self.cache.limit:  # a larger one would push out everything
                     self.policy.check(known.listing, file, now)
                     ends = self.policy.judge(known.listing, file, now).changes
                     self._file_ends[name] = min(self._file_ends.get(name, float("inf")), ends)
