@@ -166,7 +166,7 @@ def test_a_running_server_writes_them(tmp_path: Path) -> None:
             assert time.monotonic() < deadline, server.log.read_text()
             time.sleep(0.05)
         assert document(server.store)["urls"][0]["url"].startswith(f"{URL}/packages/")
-        assert (server.store.packages / ".owned/.complete").exists()
+        assert (server.store.packages / ".owned/~complete").exists()
 
 
 def test_the_serial_is_that_of_the_record_and_the_address() -> None:

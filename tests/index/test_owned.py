@@ -95,7 +95,7 @@ def test_it_is_complete_when_all_that_is_there_was_entered(store: Store, add: Ad
     store.register._complete = watched  # type: ignore[method-assign]
     assert start(store)
     assert seen == {"acme-tool", "other"}
-    assert (register(store) / ".complete").exists()
+    assert (register(store) / "~complete").exists()
 
 
 def test_a_new_index_has_a_register(store: Store) -> None:
@@ -113,7 +113,7 @@ def lose_register(store: Store) -> None:
 
 
 def lose_mark(store: Store) -> None:
-    (register(store) / ".complete").unlink()
+    (register(store) / "~complete").unlink()
 
 
 @pytest.mark.parametrize("lose", [lose_directory, lose_register, lose_mark])

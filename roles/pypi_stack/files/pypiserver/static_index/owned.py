@@ -1,8 +1,9 @@
 """The register of names: which projects are ours, also when their last file is gone or the index cannot be read.
 
 An empty file for each name, beside the packages and once more beside the index, so that the loss of one of the two is noticed; nginx
-looks at them before it asks anybody else for a project. `.complete` says that every name is there. Where it is missing nginx says 503
-about whatever it does not find: what cannot be read must not look like what does not exist.
+looks at them before it asks anybody else for a project. `~complete` says that every name is there; its name makes it the last of what
+is copied or restored in order. Where it is missing nginx says 503 about whatever it does not find: what cannot be read must not look
+like what does not exist.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from . import files
 
 log = logging.getLogger(__name__)
 
-COMPLETE = ".complete"
+COMPLETE = "~complete"
 
 
 class Register:
