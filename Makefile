@@ -4,6 +4,8 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Also where another one is active. (On a line of its own: make keeps the space before a comment.)
+export VIRTUAL_ENV := $(CURDIR)/.venv
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PYTHONDONTWRITEBYTECODE := 1 # roles copy their Python files to servers: nothing compiled beside them
 PYTHON ?= python3
