@@ -73,7 +73,7 @@ def test_kill_9(lab: Lab, edge: Edge, digest: str, service: str) -> None:
 def test_compose_down_keeps_the_packages(lab: Lab, edge: Edge, digest: str) -> None:
     """Even with --volumes, which would take along what the project owns."""
     lab.compose("down --volumes 2>&1")
-    assert not lab.server.check_output("docker ps --all --quiet")
+    assert not lab.compose("ps --all --quiet")
     lab.compose("up --detach --wait 2>&1")
     assert survivor(edge) == digest
 
