@@ -55,7 +55,7 @@ class Server:
         command += ["-b", f"127.0.0.1:{self.port}", "static_index.app:from_environment()"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, env=dict(self.environment), stderr=log, start_new_session=True)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while True:
             try:
                 if requests.get(f"{self.url}health", timeout=2).ok:

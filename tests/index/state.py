@@ -5,11 +5,21 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import time
+from collections.abc import Callable
 from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from static_index.store import Store
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 60) -> None:
+    """Wait for what the watcher does, which starts over after 10 s when something was in its way."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 class _Links(HTMLParser):

@@ -161,7 +161,7 @@ def test_a_running_server_writes_them(tmp_path: Path) -> None:
     with serving(tmp_path, PYPI_URL=URL) as server:
         assert server.upload(wheel()).status_code == 200
         path = server.store.index.legacy_path("acme-tool")
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not path.exists():
             assert time.monotonic() < deadline, server.log.read_text()
             time.sleep(0.05)

@@ -20,7 +20,7 @@ from static_index.store import Store
 
 from .artifacts import wheel
 from .serve import Server, serving
-from .state import check_whole, links, page
+from .state import check_whole, eventually, links, page
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +248,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
                 answers += [fill_and_upload(server, filler, left, wheel("big", f"2.{number}", content=b"small"))]
             assert set(answers) == {200, 507}
             check_whole(server.store)
-            assert sync.differences(server.store) == []
+            eventually(lambda: sync.differences(server.store) == [])
     finally:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
 

@@ -25,7 +25,7 @@ from static_index.store import Store
 
 from .artifacts import metadata, sdist, wheel
 from .conftest import INSPECTOR, Add, upload
-from .state import check_whole, links, page, tree
+from .state import check_whole, eventually, links, page, tree
 
 
 def rebuild(store: Store) -> None:
@@ -274,13 +274,6 @@ def watched(store: Store) -> Iterator[None]:
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-
-
-def eventually(condition: Callable[[], Any], seconds: float = 8) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def listed(store: Store) -> set[str]:
