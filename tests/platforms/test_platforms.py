@@ -91,11 +91,17 @@ def play(lab: Lab, host: str, playbook: str, **variables: Any) -> tuple[str, int
 
 @pytest.mark.parametrize("host", ["rocky"], indirect=True)
 def test_another_key_than_docker_s_is_not_trusted(lab: Lab, host: str) -> None:
-    keys = lab.server.check_output("rpm --query gpg-pubkey")
+    show = (
+        "gpg --show-keys --with-colons /usr/share/lookalike/docker-ce.asc | awk -F: '/^fpr/ {print tolower($10); exit}'"
+    )
+    key = f"rpm --query gpg-pubkey | grep {lab.server.check_output(show)[-8:]}"
+    lab.server.check_output(f"rpm --erase $({key})")
     fingerprint = "060A 61C5 1B55 8A7F 742B 77AA C52F EB6B 621E 9F35"  # Docker's own, which the look-alike's is not
     said, changed = play(lab, host, "tests/platforms/key.yml", docker_host_rpm_repository_key_fingerprint=fingerprint)
     assert "does not match" in said and changed == 0, said
-    assert lab.server.check_output("rpm --query gpg-pubkey") == keys
+    assert lab.server.run(key).rc != 0
+    said, changed = play(lab, host, "tests/platforms/key.yml")
+    assert changed == 1 and lab.server.run(key).rc == 0, said
     assert "gpgkey" not in lab.server.check_output("cat /etc/yum.repos.d/docker-ce.repo"), (
         "dnf would trust what lies there"
     )
