@@ -13,6 +13,7 @@ from system.lab import ROOT, Edge, Lab, recap, wait_until
 
 PASSWORD = "only-Way-Out-1971"
 ENVIRONMENT = "/etc/docker/proxy.env"
+PUBLIC = "/opt/pypi-public/config/config.json"
 DROP_IN = "/etc/systemd/system/docker.service.d/proxy.conf"
 ACCOUNTS = [
     {"name": "alice", "role": "publisher", "password": "alice-Wonderland-1865"},
@@ -39,11 +40,12 @@ def test_everything_took_the_proxy(pebble: Any) -> None:
     assert [request for request in [*asked, "GET http://deb.debian.org/"] if request not in log] == []
 
 
-def test_the_password_is_in_a_file_of_root_s_alone(lab: Lab) -> None:
-    file = lab.server.file(ENVIRONMENT)
+def test_the_password_is_in_files_of_root_and_of_who_needs_it(lab: Lab) -> None:
+    file, public = lab.server.file(ENVIRONMENT), lab.server.file(PUBLIC)
     assert (file.user, file.group, file.mode) == ("root", "root", 0o600)
+    assert (public.user, public.gid, public.mode) == ("root", 9896, 0o640)
     search = "grep -rlaF --devices=skip --exclude-dir=proc --exclude-dir=sys --exclude-dir=dev -e %s /"
-    assert lab.server.run(search, PASSWORD).stdout.split() == [ENVIRONMENT]
+    assert sorted(lab.server.run(search, PASSWORD).stdout.split()) == [ENVIRONMENT, PUBLIC]
     told = "systemctl show docker.service; systemctl cat docker.service; docker info; docker inspect $(docker ps -aq)"
     said = lab.server.check_output(told)
     assert "proxy.env" in said and PASSWORD not in said

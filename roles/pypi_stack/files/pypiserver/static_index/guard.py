@@ -53,5 +53,6 @@ def _taken(url: str) -> bool:
         problem = str(error)
     log.error("cannot tell whether a public project has that name: %s: %s", url, problem)
     raise Unavailable(
-        "nobody can tell at the moment whether a public project has that name; nothing was stored: try again"
+        "nobody can tell at the moment whether a public project has that name; nothing was stored: try again, or put it into"
+        " pypi_public_reserved_names"
     )
