@@ -20,7 +20,7 @@ demo: .venv/complete  ## an index on throw-away hosts of this machine
 demo-down: .venv/complete  ## removes what `make demo` made
 	@tests/demo/demo-down
 
-test: .venv/complete  ## everything that proves it; half an hour
+test: .venv/complete  ## everything that proves it; takes its time
 	@$(MAKE) --jobs 2 --output-sync=line images lint unit input index public
 	@$(MAKE) molecule
 

@@ -8,6 +8,7 @@ listing     what an upstream says of a project's files
 advisories  which releases are malicious
 policy      which files are offered, and when that changes
 pages       the simple index as HTML and JSON
+legacy      the older JSON API
 cache       what is kept on disk, and for how long
 download    one file from upstream to any number of readers
 mirror      all of that together
