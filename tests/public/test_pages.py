@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import time
 from contextlib import suppress
@@ -13,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from index.artifacts import sdist
 from packaging.utils import parse_sdist_filename, parse_wheel_filename
-from packaging.version import Version
 
 from public_index import config, listing, names
 from public_index.pages import render
@@ -211,11 +209,7 @@ VERSIONS = (
 VERSIONS += " 1.0+5 1.0.1 0 0.0 10.0 1.0-preview3 1.0_r4 1.0ALPHA 2024.1.1 1.0a 1.0.post 1.0dev 1.0a0"
 
 
-def test_versions_compare_as_pep_440_has_it() -> None:
-    for one, other in itertools.product(VERSIONS.split(), repeat=2):
-        ours, theirs = (names.version_key(one), names.version_key(other)), (Version(one), Version(other))
-        assert (ours[0] < ours[1]) == (theirs[0] < theirs[1]), (one, other)
-        assert (ours[0] == ours[1]) == (theirs[0] == theirs[1]), (one, other)
+def test_what_is_no_version_is_none() -> None:
     for nonsense in ("", "a", "1.0-foo", "1..0", "1.0+", "1.0+a..b", "latest", "9" * 10_000, "1.0\n2", "١.٠"):
         assert names.version_key(nonsense) is None
 
