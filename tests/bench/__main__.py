@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
@@ -15,8 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from . import measure, stacks
+from . import measure, servers, stacks
 from .packages import fill
+from .public import measure_public, upstream
 from .report import OURS, TLS, Results, Size, render
 from .stacks import Stack, on
 
@@ -38,7 +40,10 @@ after stack of both sizes, and the median is shown. Only ratios within a run mea
 - *ours*: `site.yml` with its defaults and `pypi_tls_mode: "off"`; *ours, TLS*: with its defaults. A login of bcrypt cost 12 in both.
 - *by hand*: pypiserver with an htpasswd of `{SHA}`, as in the first blog post. *by hand, cached*: nginx with a cache of the packages in front of
   it, as in the second; it hands what it has cached to anybody.
-- *devpi*: devpi-server as it comes. It reads without a login.
+- *devpi*, *pypiron*, *peryx*, *proxpi*: as they come, one process each (tests/bench/servers.py). pypiron reads with a login, the others without.
+  All but proxpi hold private packages.
+- *PyPI itself*: the same clients, asking it as this machine does, which may be by a mirror. All are told the same versions; *cold* is with
+  an empty cache in the server and in the client, *warm* with an empty one in the client. The crowd's file comes from a server that counts.
 - *gzip*: the client takes compressed pages, as pip and uv do, and so do the clients that come all at once; ours lie there compressed."""
 
 
@@ -59,31 +64,35 @@ def playbook(name: str, *arguments: str, inventory: tuple[str, ...] = ("lab", *O
         sys.exit(f"{done.stdout[-5000:]}{done.stderr}\nmake bench stopped: {' '.join(command)}")
 
 
-def devpi_archive() -> Path:
-    """The locked devpi and all it needs, for the Python of the host that runs it (Debian 12)."""
-    target, archive = CACHE / "devpi", CACHE / "devpi.tar"
-    lock = Path(__file__).with_name("devpi.lock")
+def servers_archive() -> Path:
+    """The locked servers and all they need, for the Python of the host that runs them (Debian 12)."""
+    target, archive = CACHE / "servers", CACHE / "servers.tar"
+    lock = Path(__file__).with_name("servers.lock")
     command = ["uv", "pip", "install", "--quiet", "--require-hashes", "-r", str(lock), "--target", str(target)]
     subprocess.run([*command, "--python-version", "3.11", "--only-binary", ":all:"], check=True)
     subprocess.run(["tar", "-C", target, "-cf", archive, "."], check=True)
     return archive
 
 
-def bring_up() -> None:
+def bring_up(hosts: list[str], *limit: str) -> None:
     step("hosts")
     subprocess.run([ROOT / "tests/lab/images"], check=True)
-    playbook("tests/lab/up.yml")
+    playbook("tests/lab/up.yml", *limit, inventory=("lab", *hosts))
+
+
+def deploy(hosts: list[str], upstream: str, *limit: str) -> None:
     step("ours, by site.yml")
+    variables = f"--extra-vars=bench_upstream={upstream}"
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda host: playbook("site.yml", inventory=(host,)), OURS_HOSTS))
+        list(pool.map(lambda host: playbook("site.yml", variables, inventory=(host,)), hosts))
     step("the others")
     password = b64encode(hashlib.sha1(stacks.PASSWORD.encode(), usedforsecurity=False).digest()).decode()
-    options = {"bench_htpasswd": f"{stacks.USER}:{{SHA}}{password}\n", "bench_devpi": str(devpi_archive())}
-    playbook("tests/bench/prepare.yml", f"--extra-vars={json.dumps(options)}")
+    options = {"bench_htpasswd": f"{stacks.USER}:{{SHA}}{password}\n", "bench_servers": str(servers_archive())}
+    playbook("tests/bench/prepare.yml", *limit, f"--extra-vars={json.dumps(options)}", inventory=("lab",))
     on("load", "python3 -m venv /root/pip && mkdir -p /root/files")
-    authorities = [path.read_bytes() for path in sorted(CACHE.glob("ca-*/ca.pem"))]
+    machine = [Path(os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt"))]
+    authorities = [path.read_bytes() for path in [*sorted(CACHE.glob("ca-*/ca.pem")), *machine] if path.exists()]
     on("load", "cat >/root/ca.pem", b"".join(authorities))
-    stacks.make_devpi_index()
 
 
 def load_files(size: str) -> tuple[dict[str, float], list[str]]:
@@ -92,7 +101,7 @@ def load_files(size: str) -> tuple[dict[str, float], list[str]]:
     step(f"{files:,} files")
     directory = CACHE / "packages"
     names = fill(directory, files)
-    seconds, notes = {}, ["devpi has none of the 20 MB wheels."]
+    seconds, notes = {}, ["devpi, pypiron and peryx have none of the 20 MB wheels."]
     for host in (f"others-{size}", *(host for host in OURS_HOSTS if host.endswith(size))):
         say(f"{len(names)} files to {host}")
         stacks.give(host, directory, names)
@@ -101,17 +110,22 @@ def load_files(size: str) -> tuple[dict[str, float], list[str]]:
             seconds[OURS_HOSTS[host]] = stacks.rebuild(host)
     stacks.copy_pages(size)
     if size == "few":
-        say("devpi")
+        say(" and ".join(stacks.PRIVATE_SERVERS))
         small = [name for name in names if "heavy" not in name]
         stacks.send(directory, small, "load", "/root/files")
-        stacks.fill_devpi(small)
+        for stack in stacks.stacks_of(size):
+            if stack.name in stacks.PRIVATE_SERVERS:
+                stacks.fill_by_twine(stack, small)
     else:
-        notes.append(f"devpi is the one with {FILES['few']:,} files: filling it takes too long.")
+        notes.append(f"devpi, pypiron and peryx are those with {FILES['few']:,} files: filling devpi takes too long.")
     return seconds, notes
 
 
 def measure_all() -> list[Size]:
     """Every stack of every size in turn, work by work."""
+    for name, port in stacks.PRIVATE_SERVERS.items():
+        servers.begin(name, port)
+    stacks.make_devpi_index()
     loaded = {size: load_files(size) for size in FILES}
     every = [stack for size in FILES for stack in stacks.stacks_of(size)]
     at_work = [stack for stack in every if stack.name not in NO_CLIENTS]
@@ -183,9 +197,11 @@ def facts() -> dict[str, str]:
         "pypiserver": on(
             "plain-few", "cd /opt/pypi && docker compose exec -T pypiserver pypi-server --version"
         ).split()[-1],
-        "devpi-server": next(Path(CACHE / "devpi").glob("devpi_server-*.dist-info"))
-        .name.split("-")[1]
-        .removesuffix(".dist"),
+        **{
+            name: version.removesuffix(".dist")
+            for name, version in (path.name.split("-")[:2] for path in sorted((CACHE / "servers").glob("*.dist-info")))
+            if name in ("devpi_server", "pypiron", "peryx", "proxpi")
+        },
         "Docker": on("plain-few", "docker version --format '{{.Server.Version}}'").strip(),
         "uv, pip, wrk": ", ".join(
             on("load", command).split()[1]
@@ -203,18 +219,28 @@ def facts() -> dict[str, str]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--only", choices=["private", "public"], help="measure this part alone")
+    parser.add_argument("--report", type=Path, default=ROOT / "docs/benchmarks.md")
+    asked = parser.parse_args()
     start, quiet = time.monotonic(), os.getloadavg()[0]
+    hosts, limit = list(OURS_HOSTS), []
+    if asked.only == "public":
+        hosts, limit = ["plain-few"], ["--limit=!others-many"]
     try:
-        bring_up()
-        sizes = measure_all()
+        bring_up(hosts, *limit)
+        with upstream() as counting:
+            deploy(hosts, counting.url, *limit)
+            sizes = [] if asked.only == "public" else measure_all()
+            public = None if asked.only == "private" else measure_public(counting, CACHE, step, say)
         took = f"{(time.monotonic() - start) / 60:.0f} minutes"
         known = facts() | {"load before it began": f"{quiet:.2f}", "took": took}
-        (ROOT / "docs/benchmarks.md").write_text(render(sizes, known, INTRODUCTION), "utf-8")
-        step("docs/benchmarks.md has the figures")
+        asked.report.write_text(render(sizes, known, INTRODUCTION, public), "utf-8")
+        step(f"{asked.report} has the figures")
     finally:
         step("hosts go")
         if "BENCH_KEEP" not in os.environ:
-            playbook("tests/lab/down.yml")
+            playbook("tests/lab/down.yml", inventory=("lab", *hosts))
 
 
 if __name__ == "__main__":

@@ -89,7 +89,9 @@ def upload(plan: dict[str, Any]) -> dict[str, Any]:
 async def read_body(reader: asyncio.StreamReader, head: str) -> None:
     """RFC 9112, 6.3; the head in lower case."""
     if "transfer-encoding: chunked" not in head:
-        await reader.readexactly(int(head.partition("content-length:")[2].partition("\r\n")[0]))
+        left = int(head.partition("content-length:")[2].partition("\r\n")[0])
+        while left:
+            left -= len(await reader.readexactly(min(left, 1 << 16)))
         return
     size = 1
     while size:

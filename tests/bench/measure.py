@@ -26,6 +26,8 @@ CLIENTS = 510
 PATIENCE = 30
 """Seconds after which a client of the burst gives up."""
 AUTHORIZATION = "Basic " + b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+HTML = "Accept: text/html"
+"""Some have JSON for whoever does not ask for anything."""
 PAGES = ("small page", "500 versions", "500 versions, gzip", "JSON page", "root", "1 kB file")
 
 Results = dict[str, dict[Stack, float]]
@@ -64,10 +66,10 @@ def addresses(stack: Stack) -> dict[str, tuple[str, ...]]:
     """Row → address and headers."""
     page = stack.page(SMALL_PROJECT)
     found: dict[str, tuple[str, ...]] = {
-        "small page": (page,),
-        "500 versions": (stack.page("many"),),
-        "500 versions, gzip": (stack.page("many"), "Accept-Encoding: gzip"),
-        "root": (stack.page(""),),
+        "small page": (page, HTML),
+        "500 versions": (stack.page("many"), HTML),
+        "500 versions, gzip": (stack.page("many"), HTML, "Accept-Encoding: gzip"),
+        "root": (stack.page(""), HTML),
         "1 kB file": (stack.find(SMALL_PROJECT, SMALL_FILE),),
     }
     if stack.json:
@@ -170,7 +172,7 @@ def in_turn(stacks: list[Stack], row: str, once: Callable[[Stack], float], say: 
     return medians(seen)
 
 
-def _ask(plan: dict[str, Any]) -> dict[str, Any]:
+def ask(plan: dict[str, Any]) -> dict[str, Any]:
     program = Path(__file__).with_name("client.py").read_bytes()
     on("load", "cat >/root/client.py", program)
     answer: dict[str, Any] = json.loads(on("load", "python3 /root/client.py", json.dumps(plan).encode()))
@@ -179,8 +181,8 @@ def _ask(plan: dict[str, Any]) -> dict[str, Any]:
 
 def uploads(stack: Stack, prefix: str, count: int) -> float:
     """Seconds of so many uploads by WORKERS at a time; raises RuntimeError if one was refused."""
-    plan = {"work": "upload", "url": stack.url, "authorization": AUTHORIZATION, "prefix": prefix}
-    answer = _ask({**plan, "count": count, "workers": WORKERS})
+    plan = {"work": "upload", "url": stack.upload_url, "authorization": AUTHORIZATION, "prefix": prefix}
+    answer = ask({**plan, "count": count, "workers": WORKERS})
     if [status for status in answer["statuses"] if status != 200] or len(answer["statuses"]) != count:
         raise RuntimeError(f"{stack.name}: uploads were answered with {sorted(set(answer['statuses']))}")
     return float(answer["seconds"])
@@ -191,7 +193,7 @@ def burst(stack: Stack, say: Callable[[str], None]) -> dict[str, float]:
     file = stack.find(SMALL_PROJECT, SMALL_FILE)
     paths = [urlsplit(url).path for url in (stack.page(SMALL_PROJECT), stack.page("many"), file)]
     plan = {"work": "burst", "url": stack.url, "authorization": AUTHORIZATION, "paths": paths}
-    answer = _ask({**plan, "clients": CLIENTS, "seconds": PATIENCE})
+    answer = ask({**plan, "clients": CLIENTS, "seconds": PATIENCE})
     times = sorted(answer["times"])
     found = {"errors": float(len(answer["errors"]))}
     for error, count in Counter(answer["errors"]).most_common(3):

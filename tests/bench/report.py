@@ -7,6 +7,11 @@ from dataclasses import dataclass, field
 
 Results = dict[str, dict[str, float]]
 LIMIT, LIMIT_TLS, OURS, TLS, DEVPI = "limit", "limit, TLS", "ours", "ours, TLS", "devpi"
+DIRECT = "PyPI itself"
+CACHED = ("page of 500 versions", "1 kB file")
+INSTALLERS = ("uv pip install", "pip install")
+LARGEST_COLD = "page of pydantic-core, cold"
+LEFT, REFUSED = "times that it left the upstream", "clients that got an error"
 OTHERS = ("by hand", "by hand, cached", DEVPI)
 PAGES = ("small page", "500 versions", "JSON page", "root")
 
@@ -25,6 +30,17 @@ class Size:
     memory: dict[str, float]
     index_seconds: dict[str, float]
     notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Public:
+    """All that was measured with public packages: seconds, requests a second, the crowd's figures by row, MiB."""
+
+    packages: int
+    seconds: Results
+    rates: Results
+    crowd: Results
+    memory: dict[str, float]
 
 
 def number(value: float | None) -> str:
@@ -125,9 +141,41 @@ def targets(sizes: list[Size]) -> list[Target]:
     return found
 
 
-def render(sizes: list[Size], facts: dict[str, str], introduction: str) -> str:
-    """The whole document."""
-    wanted = targets(sizes)
+def public_targets(public: Public) -> list[Target]:
+    """Another server that could not do the work at all is a dash in the table, and no competitor."""
+    found = []
+    for kind in CACHED:
+        private, cached = (public.rates.get(f"{kind}, {whose}", {}).get(OURS) for whose in ("private", "public"))
+        found.append(Target(f"{kind}, public and cached against private", 0.95, ratio(cached, private)))
+    for tool in INSTALLERS:
+        row = f"{tool}, {public.packages} packages, "
+        cold, warm = (public.seconds.get(f"{row}{state}", {}) for state in ("cold", "warm"))
+        value = ratio(cold.get(OURS), cold.get(DIRECT))
+        found.append(Target(f"{row}cold, against {DIRECT}", 1.2, value, at_most=True))
+        best = min((seconds for name, seconds in warm.items() if name not in (OURS, DIRECT)), default=None)
+        found.append(Target(f"{row}warm, against the best of the others", 1, ratio(warm.get(OURS), best), at_most=True))
+    found.append(Target(f"{LARGEST_COLD}, seconds", 1, public.seconds.get(LARGEST_COLD, {}).get(OURS), at_most=True))
+    for row, wanted in ((LEFT, 1), (REFUSED, 0)):
+        found.append(Target(f"the crowd: {row}", wanted, public.crowd.get(row, {}).get(OURS), at_most=True))
+    return found
+
+
+def public_parts(public: Public) -> list[str]:
+    draw: list[tuple[str, Results]] = [
+        ("Seconds", public.seconds),
+        ("Requests a second of what is cached", public.rates),
+        ("100 clients at once for one large file that is not cached", public.crowd),
+        ("MiB of memory afterwards (PSS)", {"memory": public.memory}),
+    ]
+    parts = ["## Public packages"]
+    for title, results in draw:
+        parts += [f"### {title}", results_table(results, "work")]
+    return parts
+
+
+def render(sizes: list[Size], facts: dict[str, str], introduction: str, public: Public | None = None) -> str:
+    """The whole document, or what there is of it."""
+    wanted = (targets(sizes) if sizes else []) + (public_targets(public) if public else [])
     missed = [target for target in wanted if target.verdict != "reached"]
     parts = ["# Benchmarks", introduction, table(["", "this run"], ([key, value] for key, value in facts.items()))]
     parts += ["## Targets", f"{len(wanted) - len(missed)} of {len(wanted)} reached."]
@@ -147,6 +195,8 @@ def render(sizes: list[Size], facts: dict[str, str], introduction: str) -> str:
         for title, results, first, relative in draw:
             parts += [f"### {title}", results_table(results(size), first, relative)]
         parts += [f"- {note}" for note in size.notes]
+    if public:
+        parts += public_parts(public)
     return "\n\n".join(parts) + "\n"
 
 

@@ -16,6 +16,8 @@ from urllib.parse import urljoin, urlsplit
 LAB = "pypi-bench"
 USER, PASSWORD = "bench", "bench-Marks-2026"
 JSON = "application/vnd.pypi.simple.v1+json"
+PRIVATE_SERVERS = {"devpi": 3141, "pypiron": 3142, "peryx": 3143}
+"""Port by server."""
 
 
 def on(host: str, command: str, stdin: bytes | None = None, timeout: float = 3600) -> str:
@@ -54,15 +56,24 @@ class Stack:
     host: str
     url: str
     services: tuple[str, ...]
-    """Services of the host's Compose project, or none for devpi."""
+    """Services of the host's Compose project, or none where it is a unit of systemd."""
     login: bool = True
     uploads: bool = True
     json: str = JSON
     """What a client that wants JSON asks for: a media type, or the name of a file; empty where there is none."""
+    index: str = "simple/"
+    """Where its pages are, from there."""
+    unit: str = ""
+    upload: str = ""
+    """Where uploads go, from there."""
 
     @property
     def simple(self) -> str:
-        return urljoin(self.url, "+simple/" if self.name == "devpi" else "simple/")
+        return urljoin(self.url, self.index)
+
+    @property
+    def upload_url(self) -> str:
+        return urljoin(self.url, self.upload)
 
     @property
     def index_url(self) -> str:
@@ -75,7 +86,7 @@ class Stack:
 
     def find(self, project: str, filename: str) -> str:
         """The address of a file, from its project's page."""
-        html = curl(self, self.page(project))
+        html = curl(self, self.page(project), "-H 'Accept: text/html'")
         for link in re.findall(r'href="([^"#]+)', html):
             if link.endswith(f"/{filename}"):
                 return urljoin(self.page(project), unescape(link))
@@ -84,12 +95,12 @@ class Stack:
     def processes(self) -> list[int]:
         """Of all containers of the stack, by number on its host."""
         if not self.services:
-            roots = on(self.host, "systemctl show --property MainPID --value devpi").split()
+            roots = on(self.host, f"systemctl show --property MainPID --value {self.unit}").split()
         else:
-            directory = "/srv/stacks" if self.host.startswith("others") else "/opt/pypi"
-            names = " ".join(self.services)
-            ask = f"docker compose --project-directory {directory} ps --quiet {names} | xargs docker inspect -f '{{{{.State.Pid}}}}'"
-            roots = on(self.host, ask).split()
+            containers = "docker ps --quiet"  # ours is alone on its host, the service for public packages included
+            if self.host.startswith("others"):
+                containers = f"docker compose --project-directory /srv/stacks ps --quiet {' '.join(self.services)}"
+            roots = on(self.host, f"{containers} | xargs docker inspect -f '{{{{.State.Pid}}}}'").split()
         found = {int(pid) for pid in roots}
         parents = [tuple(map(int, line.split())) for line in on(self.host, "ps -e -o pid=,ppid=").splitlines()]
         while more := {pid for pid, parent in parents if parent in found} - found:
@@ -108,8 +119,16 @@ class Stack:
         return sum(int(line.split()[1]) for line in on(self.host, f"grep -h ^Pss: {files}").splitlines()) / 1024
 
 
+def _server(
+    size: str, name: str, path: str = "", login: bool = False, index: str = "simple/", upload: str = ""
+) -> Stack:
+    port, host = PRIVATE_SERVERS[name], "others-few"
+    url = f"http://{host}:{port}/{path}"
+    return Stack(name, size, host, url, (), login=login, index=index, upload=upload, unit=f"{name}-{port}")
+
+
 def stacks_of(size: str) -> list[Stack]:
-    """All that are compared, with so many files. There is one devpi, with few: filling it takes too long."""
+    """All that are compared, with so many files. Of the servers there is one each, with few: filling devpi takes too long."""
     others, plain, tls = (f"{host}-{size}" for host in ("others", "plain", "tls"))
 
     def limit(name: str, url: str, service: str) -> Stack:
@@ -124,7 +143,9 @@ def stacks_of(size: str) -> list[Stack]:
         Stack("ours, TLS", size, tls, f"https://{tls}/", ours),
         Stack("by hand", size, others, f"http://{others}:8001/", ("by-hand",), json=""),
         Stack("by hand, cached", size, others, f"http://{others}:8002/", ("cached-pypiserver", "cached"), json=""),
-        Stack("devpi", size, "others-few", "http://others-few:3141/bench/dev/", (), login=False),
+        _server(size, "devpi", "bench/dev/", index="+simple/"),
+        _server(size, "pypiron", upload="legacy/", login=True),
+        _server(size, "peryx", "bench/"),
     ]
 
 
@@ -134,19 +155,29 @@ def curl(stack: Stack, url: str, options: str = "") -> str:
     return on("load", f"curl --silent --show-error --fail --location --insecure {login} {options} {shlex.quote(url)}")
 
 
-def make_devpi_index() -> None:
-    """A user and an index whose files are not mirrored from anywhere. What is there already stays (409)."""
+def _devpi(port: int, user: str, index: str, **values: object) -> None:
+    """Make an index of a devpi, and its user where that is missing (else 409)."""
     ask = (
         "curl --silent --show-error --retry 20 --retry-connrefused --retry-delay 1 -H 'Content-Type: application/json'"
     )
 
     def put(path: str, options: str, **values: object) -> str:
-        return on("load", f"{ask} {options} http://others-few:3141/{path} -d {shlex.quote(json.dumps(values))}")
+        return on("load", f"{ask} {options} http://others-few:{port}/{path} -d {shlex.quote(json.dumps(values))}")
 
-    put(USER, "-X PUT", password=PASSWORD, email="bench@example.com")
-    login = json.loads(put("+login", "-X POST", user=USER, password=PASSWORD))
-    token = b64encode(f"{USER}:{login['result']['password']}".encode()).decode()
-    put(f"{USER}/dev", f"-X PUT -H 'X-Devpi-Auth: {token}'", bases=[], type="stage", volatile=True)
+    put(user, "-X PUT", password=PASSWORD, email="bench@example.com")
+    login = json.loads(put("+login", "-X POST", user=user, password=PASSWORD))
+    token = b64encode(f"{user}:{login['result']['password']}".encode()).decode()
+    put(f"{user}/{index}", f"-X PUT -H 'X-Devpi-Auth: {token}'", **values)
+
+
+def make_devpi_index() -> None:
+    """Its files are not mirrored from anywhere."""
+    _devpi(3141, USER, "dev", bases=[], type="stage", volatile=True)
+
+
+def make_devpi_mirror(port: int, url: str) -> None:
+    """`root/counting`, beside the mirror of PyPI that a new devpi has."""
+    _devpi(port, "root", "counting", type="mirror", mirror_url=url)
 
 
 def give(host: str, directory: Path, names: list[str]) -> None:
@@ -176,11 +207,11 @@ def copy_pages(size: str) -> None:
             subprocess.run(unpack, stdin=source.stdout, check=True)
 
 
-def fill_devpi(names: list[str]) -> None:
-    """Upload files of /root/files on the host `load`, as twine would."""
+def fill_by_twine(stack: Stack, names: list[str]) -> None:
+    """Upload files of /root/files on the host `load`."""
     on("load", "cat >/root/names", "\n".join(names).encode())
     on(
         "load",
         f"cd /root/files && xargs -a /root/names twine upload --non-interactive --disable-progress-bar "
-        f"--repository-url http://others-few:3141/bench/dev/ -u {USER} -p {PASSWORD} >/root/devpi.log 2>&1",
+        f"--repository-url {stack.upload_url} -u {USER} -p {PASSWORD} >/root/{stack.name}.log 2>&1",
     )

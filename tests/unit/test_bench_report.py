@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from bench.report import OURS, TLS, Size, Target, number, render, results_table, targets
+from bench.report import DIRECT, OURS, TLS, Public, Size, Target, number, public_targets, render, results_table, targets
 
 FEW = Size(
     files=1000,
@@ -32,6 +32,24 @@ FEW = Size(
     index_seconds={},
 )
 MANY = replace(FEW, files=30_000, uploads={OURS: 1.31, "by hand": 13.1})
+
+PUBLIC = Public(
+    packages=50,
+    seconds={
+        "uv pip install, 50 packages, cold": {DIRECT: 1, OURS: 1.2, "peryx": 0.5},
+        "uv pip install, 50 packages, warm": {DIRECT: 1, OURS: 0.9, "peryx": 0.8, "devpi": 2},
+        "pip install, 50 packages, cold": {DIRECT: 1, OURS: 1.3},
+        "pip install, 50 packages, warm": {DIRECT: 1, OURS: 2},
+    },
+    rates={
+        "page of 500 versions, public": {OURS: 95, "peryx": 200},
+        "page of 500 versions, private": {OURS: 100},
+        "1 kB file, public": {OURS: 94},
+        "1 kB file, private": {OURS: 100},
+    },
+    crowd={"times that it left the upstream": {OURS: 1, "devpi": 100}},
+    memory={OURS: 150},
+)
 
 
 def verdict(what: str) -> str:
@@ -87,3 +105,18 @@ def test_numbers(value: float | None, text: str) -> None:
 
 def test_exactly_the_wanted_value_is_enough() -> None:
     assert Target("x", 1, 1.0).verdict == Target("x", 1, 1.0, at_most=True).verdict == "reached"
+
+
+def test_verdicts_on_public_packages() -> None:
+    assert {target.what: target.verdict.strip("*") for target in public_targets(PUBLIC)} == {
+        "page of 500 versions, public and cached against private": "reached",
+        "1 kB file, public and cached against private": "missed",
+        "uv pip install, 50 packages, cold, against PyPI itself": "reached",
+        "uv pip install, 50 packages, warm, against the best of the others": "missed",
+        "pip install, 50 packages, cold, against PyPI itself": "missed",
+        "pip install, 50 packages, warm, against the best of the others": "not measured",  # no other one could
+        "page of pydantic-core, cold, seconds": "not measured",
+        "the crowd: times that it left the upstream": "reached",
+        "the crowd: clients that got an error": "not measured",
+    }
+    assert "| 1 kB file, public | 94 |" in render([], {}, "", PUBLIC)
