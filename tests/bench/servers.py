@@ -14,7 +14,7 @@ from .stacks import JSON, PASSWORD, USER, Stack, on
 
 HOST = "others-few"
 PROGRAMS = "/opt/servers"
-PYTHON = f"PYTHONPATH={PROGRAMS} python3 -m"
+PYTHON = f"PYTHONPATH={PROGRAMS} python3"
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ def _peryx(port: int, data: str, upstreams: Upstreams | None) -> str:
 
 
 def _devpi(port: int, data: str, upstreams: Upstreams | None) -> str:
-    init = f"{PYTHON} devpi_server.init --serverdir {data}/data"
+    init = f"{PYTHON} {PROGRAMS}/bin/devpi-init --serverdir {data}/data"
     init += f" --root-passwd {PASSWORD}" if upstreams else " --no-root-pypi"
-    return f"{init} && {PYTHON} devpi_server --serverdir {data}/data --host 0.0.0.0 --port {port}"
+    return f"{init} && {PYTHON} {PROGRAMS}/bin/devpi-server --serverdir {data}/data --host 0.0.0.0 --port {port}"
 
 
 def _proxpi(port: int, data: str, upstreams: Upstreams | None) -> str:
@@ -66,7 +66,9 @@ def _proxpi(port: int, data: str, upstreams: Upstreams | None) -> str:
     environment = (
         f"PROXPI_INDEX_URL={upstreams.pypi} PROXPI_EXTRA_INDEX_URLS={upstreams.counting} PROXPI_CACHE_DIR={data}"
     )
-    return f"{environment} {PYTHON} gunicorn --preload --threads 2 --bind 0.0.0.0:{port} proxpi.server:app"
+    return (
+        f"{environment} {PYTHON} {PROGRAMS}/bin/gunicorn --preload --threads 2 --bind 0.0.0.0:{port} proxpi.server:app"
+    )
 
 
 COMMANDS: dict[str, Callable[[int, str, Upstreams | None], str]] = {
