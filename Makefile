@@ -70,4 +70,5 @@ lock: .venv/complete  ## resolve requirements.lock again
 	@$(PYTHON) -m venv .venv
 	@pip install --quiet --disable-pip-version-check --require-hashes -r <(sed -n '/^uv==/,/[^\\]$$/p' requirements.lock)
 	@uv pip sync --quiet --require-hashes requirements.lock
+	@python -m compileall -qq -x ansible_collections .venv/lib # else each of Ansible's processes compiles what it imports, every time
 	@touch $@

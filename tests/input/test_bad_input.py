@@ -96,7 +96,10 @@ CASES = {
     "unknown system": Case({}, ("Gentoo 2.17", "not supported", "Debian"), servers=("unknown",)),
     "ports out of range": Case(
         {"pypi_stack_http_port": 0, "pypi_stack_https_port": 65536},
-        ("pypi_stack_http_port is 0. Give a port from 1 to 65535", "pypi_stack_https_port is 65536. Give a port"),
+        (
+            'pypi_stack_http_port is \\"0\\". Give a port from 1 to 65535',
+            'pypi_stack_https_port is \\"65536\\". Give a port',
+        ),
     ),
     "variable of an earlier version": Case(
         {"pypi_stack_max_archive_members": 20_000}, ("pypi_stack_max_archive_members has no meaning", "Remove it")
@@ -124,7 +127,7 @@ CASES = {
         {"pypi_stack_nginx_image": "nginx:1.28@sha256:" + "0" * 64, "pypi_stack_listen_address": "2001:db8::1"}, ()
     ),
     "relative directory": Case(
-        {"pypi_directory": "opt/pypi"}, ("pypi_users_directory is 'opt/pypi/users': give an absolute path",)
+        {"pypi_directory": "opt/pypi"}, ('pypi_users_directory is \\"opt/pypi/users\\". Give an absolute path',)
     ),
     "relative place for packages": Case(
         {"pypi_stack_packages": "srv/packages"}, ('pypi_stack_packages is \\"srv/packages\\"', "absolute path")
