@@ -96,10 +96,7 @@ CASES = {
     "unknown system": Case({}, ("Gentoo 2.17", "not supported", "Debian"), servers=("unknown",)),
     "ports out of range": Case(
         {"pypi_stack_http_port": 0, "pypi_stack_https_port": 65536},
-        (
-            'pypi_stack_http_port is \\"0\\". Give a port from 1 to 65535',
-            'pypi_stack_https_port is \\"65536\\". Give a port',
-        ),
+        ("pypi_stack_http_port is 0. Give a port from 1 to 65535", "pypi_stack_https_port is 65536. Give a port"),
     ),
     "variable of an earlier version": Case(
         {"pypi_stack_max_archive_members": 20_000}, ("pypi_stack_max_archive_members has no meaning", "Remove it")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -44,7 +45,11 @@ def refused(values: Mapping[str, object], kind: str) -> list[str]:
         for name, value in values.items()
         for number, each in enumerate(value if isinstance(value, list) else [value])
     ]
-    return [f'{name} is "{value}". {advice}' for name, value in single if not re.fullmatch(pattern, str(value))]
+    return [
+        f"{name} is {json.dumps(value, ensure_ascii=False)}. {advice}"
+        for name, value in single
+        if not re.fullmatch(pattern, str(value))
+    ]
 
 
 class FilterModule:
