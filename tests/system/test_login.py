@@ -17,6 +17,8 @@ import pytest
 from .conftest import MakeWheel
 from .lab import GONE, PASSWORDS, SURVIVOR, Answer, Edge, Lab, basic, best, right, wait_until
 
+pytestmark = pytest.mark.scenario("default")
+
 PATHS = [
     "/",
     "/simple/",
