@@ -152,7 +152,7 @@ def test_a_bad_nginx_configuration_never_replaces_the_good_one(lab: Lab, edge: E
 
     before = state()
     run = lab.site(
-        *("--start-at-task", "Configure | Write what nginx reads"),
+        *("--start-at-task", "Configure | Write the welcome page and the nginx configuration"),
         playbook="playbooks/server.yml",
         pypi_stack_max_upload_size=f"{10**30}m",
     )

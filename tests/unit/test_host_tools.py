@@ -122,22 +122,6 @@ def test_bad_files_do_not_replace_good_ones(tmp_path: Path) -> None:
     assert not validated("good\n")["changed"]
 
 
-def test_who_judges_files_may_read_them_whatever_the_umask_is(tmp_path: Path) -> None:
-    arguments = {
-        "path": str(tmp_path / "new"),
-        **ME,
-        "files": [{"name": "b/c", "content": "1", "mode": "0600", **ME}],
-        "validate": f"cp -a %s {tmp_path}/judged",
-    }
-    before = os.umask(0o077)
-    try:
-        assert run("host_files", **arguments)["changed"]
-    finally:
-        os.umask(before)
-    modes = {name: (tmp_path / "judged" / name).stat().st_mode & 0o777 for name in ("", "b", "b/c")}
-    assert modes == {"": 0o755, "b": 0o755, "b/c": 0o644}
-
-
 def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "new").write_text("")
     assert str(tmp_path / "new") in write(tmp_path / "new", a="1")["msg"]

@@ -230,5 +230,6 @@ def test_code_lies_where_its_content_says() -> None:
     named = pypi_stack.by_content(code)
     (directory,) = {Path(file["name"]).parent for file in named}
     assert [Path(file["name"]).name for file in named] == ["a.js", "b.js"]
+    assert directory.parent == Path("nginx")
     other = pypi_stack.by_content([code[0], {**code[1], "content": "3"}])
     assert Path(other[0]["name"]).parent != directory

@@ -104,16 +104,11 @@ class Tree:
 
     def validate(self, command: str, files: list[dict[str, Any]]) -> None:
         staged = tempfile.mkdtemp(dir=self.module.tmpdir)
-        mask = os.umask(
-            0o022
-        )  # who judges may be another user, in a container; on the host tmpdir is this user's alone
-        os.chmod(staged, 0o755)
         for file in files:
             path = os.path.join(staged, file["name"])
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with open(path, "wb") as new:
                 new.write(file["content"].encode())
-        os.umask(mask)
         status, output, errors = self.module.run_command([part.replace("%s", staged) for part in shlex.split(command)])
         shutil.rmtree(staged)
         if status != 0:

@@ -47,9 +47,9 @@ def files(role_files: str, *directories: str) -> list[dict[str, str]]:
 
 
 def by_content(files: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
-    """The same files in one directory that is named by what is in them."""
-    name = sha256("".join(file["content"] for file in files).encode()).hexdigest()[:12]
-    return [{**file, "name": f"{name}/{Path(file['name']).name}"} for file in files]
+    """The same files, each one directory deeper in one that is named by what is in them."""
+    digest = sha256("".join(file["content"] for file in files).encode()).hexdigest()[:12]
+    return [{**file, "name": str(path.with_name(digest) / path.name)} for file in files for path in [Path(file["name"])]]
 
 
 def relative(contents: Mapping[str, str], directory: str) -> list[dict[str, str]]:
