@@ -199,7 +199,7 @@ def test_an_upstream_that_cannot_be_reached_costs_time_once(start: Start, tmp_pa
         gone.down = True  # the connections that are kept, too
     tries: list[str] = []
     assert engine.mirror
-    transport = engine.mirror._transports["pypi"]
+    transport = engine.mirror._catalogue.transport("lib")
     dial = transport._dial
     transport._dial = lambda *given: tries.append("") or dial(*given)  # type: ignore[func-returns-value, method-assign]
     engine.later(700)
