@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 import os
@@ -234,7 +235,7 @@ def test_what_the_cache_holds_and_nothing_else(start: Start, upstream: Upstream)
     assert "core-metadata" not in offline.page("lib")["files"][0]
     assert offline.offers("seen") == set()
     assert offline.ask(address(kept, "lib")).body == kept.content
-    for path in (address(other, "lib"), "/simple/other/", address(kept, "lib", ".metadata"), "/exists/other"):
+    for path in (address(other, "lib"), "/simple/other/", address(kept, "lib", ".metadata")):
         reply = offline.ask(path)
         assert (reply.status, "pypi_public_packages: cached" in reply.reason) == (404, True), reply
     assert len(upstream.asked) == asked
@@ -407,6 +408,56 @@ def test_head_and_health(start: Start, upstream: Upstream) -> None:
     engine.later(601)
     assert engine.ask("/simple/lib/").status == 200
     assert b'"failing": ["pypi"]' in engine.ask("/health").body
+
+
+def test_head_says_no_more_than_get(start: Start, upstream: Upstream) -> None:
+    artifact = upstream.add("lib", metadata=b"about it")
+    assert start().offers("lib")
+    engine = start(packages="cached")
+    for suffix in ("", ".metadata"):
+        for method in ("HEAD", "GET"):
+            reply = engine.ask(address(artifact, "lib", suffix), method)
+            assert (reply.status, "cached" in reply.reason) == (404, True), (method, suffix, reply)
+
+
+def test_metadata_that_is_said_to_be_other_is_fetched_again(start: Start, upstream: Upstream) -> None:
+    artifact = upstream.add("lib", metadata=b"first")
+    engine = start()
+    for suffix in ("", ".metadata"):
+        assert engine.ask(address(artifact, "lib", suffix)).status == 200
+    assert engine.kept() == {artifact.filename, f"{artifact.filename}.metadata"}
+    artifact.metadata = b"second"
+    engine.later(601)
+    assert engine.offers("lib")
+    assert engine.kept() == {artifact.filename}
+    assert engine.ask(address(artifact, "lib", ".metadata")).body == b"second"
+    assert upstream.count(f"/files/{artifact.filename}") == 1
+
+
+def test_metadata_that_is_said_to_be_other_while_nothing_ran(start: Start, upstream: Upstream) -> None:
+    artifact = upstream.add("lib", metadata=b"first")
+    engine = start()
+    for suffix in ("", ".metadata"):
+        assert engine.ask(address(artifact, "lib", suffix)).status == 200
+    assert len(engine.kept()) == 2
+    listing = engine.cache / "listings/lib.json"
+    said = hashlib.sha256(b"first").hexdigest(), hashlib.sha256(b"second").hexdigest()
+    listing.write_text(listing.read_text().replace(*said))
+    assert start().kept() == {artifact.filename}
+
+
+def test_a_full_disk_is_said(start: Start, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    upstream.add("lib")
+    engine = start()
+    assert engine.mirror
+
+    def full(*_args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(engine.mirror.cache, "write", full)
+        assert engine.ask("/simple/lib/").status == 500
+    assert engine.offers("lib")
 
 
 def test_a_broken_cache_is_mended(start: Start, upstream: Upstream) -> None:

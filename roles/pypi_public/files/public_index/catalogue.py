@@ -17,7 +17,7 @@ from .transport import Transport
 
 LARGEST_PAGE = 32 << 20
 READERS = 4
-"""Pages that are read or written at once: a large one takes 100 MB meanwhile."""
+"""Pages that are parsed or rendered at once: a large one takes 100 MB meanwhile. What comes in slowly waits on disk, not here."""
 REMEMBERED = 60_000
 """Files of listings in memory."""
 NEGATIVE = 60
@@ -117,7 +117,8 @@ class Catalogue:
         if known and known.listing.etag:
             headers["If-None-Match"] = known.listing.etag
         seconds = 2 * self._config.timeout
-        with self._transports[upstream.name].get(f"{upstream.url}{name}/", headers, seconds) as answer:
+        body = self._cache.spool()
+        with body, self._transports[upstream.name].get(f"{upstream.url}{name}/", headers, seconds) as answer:
             if answer.status == 304 and known and known.listing.etag:
                 self._recovered(name, upstream)
                 self._cache.confirm_listing(name, now)
@@ -126,9 +127,11 @@ class Catalogue:
                 raise Unknown(f"{upstream.name} has no project {name}")
             if answer.status != 200:
                 raise Failed(f"{upstream.name} answers {answer.status} without being asked for it")
+            for chunk in answer.chunks(LARGEST_PAGE):
+                body.write(chunk)
+            kind, etag = answer.headers.get("Content-Type", ""), answer.headers.get("ETag", "")[:200]
             with self.reading:
-                content, kind = answer.read(LARGEST_PAGE), answer.headers.get("Content-Type", "")
-                etag = answer.headers.get("ETag", "")[:200]
+                content = answer.unpacked(body, LARGEST_PAGE)
                 listing = listings.parse(name, upstream, answer.url, kind, content, etag, seconds)
         self._recovered(name, upstream)
         return self._store(listing, known, now)

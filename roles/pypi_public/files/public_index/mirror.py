@@ -6,7 +6,8 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -92,8 +93,7 @@ class Mirror:
         if path.exists():
             self.cache.touch(path, self._clock())
             return path
-        if self.config.packages == "cached":
-            raise Unknown(f"{filename} is not kept here, and upstream is not asked (pypi_public_packages: cached)")
+        self._may_fetch(filename)
         with self._lock:
             if found := self._downloads.get(path):
                 return found
@@ -101,22 +101,27 @@ class Mirror:
                 raise Busy(f"{DOWNLOADS} files are being fetched already", 5)
             limit = LARGEST_METADATA if filename != file.filename else self.config.cache_size
             download = Download(self._catalogue.transport(name), self.cache, url, sha256, size, limit)
-            arguments = self._keep(name, file, path), self._end(path)
+            arguments = self._keep(name, file, path, sha256), self._end(path)
             # Nobody may wait for one that could not be started.
             threading.Thread(target=download.run, daemon=True, args=arguments).start()
             self._downloads[path] = download
         return download
 
     def size(self, name: str, digest16: str, filename: str) -> Path | int | None:
-        """A file that is kept, or the bytes of one that is not, if known."""
+        """A file that is kept, or the bytes of one that would be fetched, if known."""
         _file, path, _url, _sha256, size = self._wanted(name, digest16, filename)
-        return path if path.exists() else size
+        if path.exists():
+            return path
+        self._may_fetch(filename)
+        return size
 
     def exists(self, name: str) -> str:
         """The name of the upstream that has a project of this name; an Unknown if none has, any other Refusal if nobody knows."""
         if refusal := self.policy.refusal(name):
             raise refusal
         with self._names(name):
+            if self.config.packages == "cached" and not self._catalogue.read(name):
+                raise Busy(f"not known whether {name} is public: upstream is not asked (pypi_public_packages: cached)")
             return self._catalogue.current(name, self.config.page_seconds)[0].listing.upstream
 
     def files(self, name: str) -> tuple[File, ...]:
@@ -151,8 +156,7 @@ class Mirror:
     def prepare(self) -> None:
         """Take away whatever is not whole, or no longer allowed."""
         self.cache.sweep()
-        for name in self.cache.projects():
-            self.enforce(name)
+        self._each(self.enforce, self.cache.projects())
 
     def watch(self) -> None:
         """Do what is due from now on, in threads."""
@@ -162,18 +166,23 @@ class Mirror:
     def enforce(self, name: str) -> None:
         """Remove a project's pages, and its files that are not allowed (any more)."""
         with self._names(name):
-            self._drop_page(name)
-            now, ends = self._clock(), float("inf")
-            known = None if self.policy.refusal(name) else self._catalogue.read(name)
-            for kept in self.cache.kept(name):
-                file = known and known.files.get((kept.digest16, kept.filename.removesuffix(".metadata")))
-                reason = "it is no longer known to be allowed"
-                if known and file:
-                    reason, changes = self.policy.judge(known.listing, file, now)
-                    ends = min(ends, changes)
-                if reason:
-                    log.warning("removed %s: %s", kept.filename, reason)
-                    self.cache.drop_file(kept)
+            self._file_ends[name] = 0.0  # due until it is done
+            ends = float("inf")
+            with ExitStack() as removals:  # all of them, also when one fails
+                removals.callback(self._drop_page, name)
+                now = self._clock()
+                known = None if self.policy.refusal(name) else self._catalogue.read(name)
+                for kept in self.cache.kept(name):
+                    file = known and known.files.get((kept.digest16, kept.filename.removesuffix(".metadata")))
+                    reason = "it is no longer known to be allowed"
+                    if known and file:
+                        reason, changes = self.policy.judge(known.listing, file, now)
+                        ends = min(ends, changes)
+                        if kept.filename != file.filename and _sha256(kept.path) != file.metadata:
+                            reason = "its page has other metadata now"
+                    if reason:
+                        log.warning("removed %s: %s", kept.filename, reason)
+                        removals.callback(self.cache.drop_file, kept)
             self._file_ends[name] = ends
 
     def tick(self) -> None:
@@ -185,9 +194,17 @@ class Mirror:
             self._exemption_ends = self._next_exemption_end()
         self._looked = now
         for ends, remove in ((self._page_ends, self._end_page), (self._file_ends, self.enforce)):
-            for name in [name for name, end in list(ends.items()) if end <= now]:
-                if not self._names.busy(name):  # with the upstream, perhaps, which may take its time: the next round
-                    remove(name)
+            due = [name for name, end in list(ends.items()) if end <= now]
+            # Who is busy is so with the upstream, perhaps, which may take its time: the next round.
+            self._each(remove, [name for name in due if not self._names.busy(name)])
+
+    def _each(self, remove: Callable[[str], None], names: Iterable[str]) -> None:
+        """One that fails keeps nothing of the others, and is due again."""
+        for name in names:
+            try:
+                remove(name)
+            except Exception:
+                log.exception("%s cannot be looked through", name)
 
     def _next_exemption_end(self) -> float:
         return min((entry.ends for entry in self.config.exempt if entry.ends > self._clock()), default=float("inf"))
@@ -200,9 +217,8 @@ class Mirror:
 
     def refresh_advisories(self) -> None:
         changed = self.advisories.refresh(self._clock())
-        self._file_ends.update(dict.fromkeys(changed, 0.0))  # due until it is done, should one of them fail
-        for name in changed:
-            self.enforce(name)
+        self._file_ends.update(dict.fromkeys(changed, 0.0))  # all are due, should this end in the middle
+        self._each(self.enforce, changed)
 
     def _watch(self) -> None:
         while True:
@@ -227,8 +243,9 @@ class Mirror:
             time.sleep(wait)
 
     def _drop_page(self, name: str) -> None:
-        self._page_ends.pop(name, None)
+        self._page_ends[name] = 0.0  # due until it is done
         self.cache.drop_pages(name)
+        self._page_ends.pop(name)
 
     # What is asked for
 
@@ -237,6 +254,10 @@ class Mirror:
             raise refusal
         if self.config.packages == "proxy":
             self.advisories.check()
+
+    def _may_fetch(self, filename: str) -> None:
+        if self.config.packages == "cached":
+            raise Unknown(f"{filename} is not kept here, and upstream is not asked (pypi_public_packages: cached)")
 
     def _wanted(self, name: str, digest16: str, filename: str) -> tuple[File, Path, str, str, int | None]:
         """A listed file that may be had, where it is kept, and what has to be fetched for it: address, SHA-256, size."""
@@ -269,15 +290,18 @@ class Mirror:
 
     # Downloads
 
-    def _keep(self, name: str, file: File, path: Path) -> Callable[[Path], None]:
+    def _keep(self, name: str, file: File, path: Path, sha256: str) -> Callable[[Path], None]:
         def keep(temporary: Path) -> None:
             with self._names(name):
                 # The rules may have changed in the meantime.
                 known, now = self._catalogue.read(name), self._clock()
                 self._gate(name)
-                if known and temporary.stat().st_size <= self.cache.limit:  # a larger one would push out everything
-                    self.policy.check(known.listing, file, now)
-                    ends = self.policy.judge(known.listing, file, now).changes
+                listed = known and known.files.get((file.digest16, file.filename))
+                if not known or not listed or sha256 not in (listed.sha256, listed.metadata):
+                    return
+                if temporary.stat().st_size <= self.cache.limit:  # a larger one would push out everything
+                    self.policy.check(known.listing, listed, now)
+                    ends = self.policy.judge(known.listing, listed, now).changes
                     self._file_ends[name] = min(self._file_ends.get(name, float("inf")), ends)
                     self.cache.place(temporary, path)
             self.cache.make_room(0)
@@ -290,3 +314,10 @@ class Mirror:
                 self._downloads.pop(path, None)
 
         return end
+
+
+def _sha256(path: Path) -> str:
+    """Nothing for what cannot be read."""
+    with suppress(OSError):
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    return ""

@@ -74,7 +74,7 @@ class Handler(BaseHTTPRequestHandler):
             self._route()
         except Refusal as refusal:
             self._refuse(refusal.status, str(refusal), refusal.retry_after)
-        except OSError:
+        except (ConnectionError, TimeoutError):
             self.close_connection = True  # the client has left
         except Exception:
             log.exception("%s", self.path)
