@@ -22,7 +22,7 @@ from public_index.__main__ import main
 from public_index.cache import Cache
 
 from .conftest import Engine, Start, address, described, document, process, serving
-from .upstream import Artifact, Upstream, held_back, running, slowly
+from .upstream import JSON, Artifact, Upstream, held_back, running, slowly
 
 
 def large(upstream: Upstream, megabytes: int, pause: float = 0.0) -> Artifact:
@@ -74,6 +74,61 @@ def wait_for(condition: Any, seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize("limit", ["server.CONNECTIONS", "server.ASKING"])
+def test_a_reader_who_asks_for_very_much_leaves_places_for_others(
+    start: Start, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setattr(f"public_index.{limit}", 20)
+    monkeypatch.setattr("public_index.server.PATIENCE", 0.1)
+    upstream.add("good")
+    engine, end = start(timeout=60), threading.Event()
+    names = [f"slow{number}" for number in range(20)]
+    for name in names:
+        upstream.add(name)
+        content = json.dumps(upstream.document(name)).encode()
+        upstream.wrong[f"/simple/{name}/"] = held_back(content, 10, end, JSON)
+    with ThreadPoolExecutor(len(names)) as pool:
+        asked = [pool.submit(engine.ask, f"/simple/{name}/", reader="greedy") for name in names]
+        try:
+            while len(upstream.asked) + sum(reply.done() for reply in asked) < len(names):
+                time.sleep(0.01)
+            for path in ("/simple/good/", "/exists/good", "/health"):
+                assert engine.ask(path, reader="modest").status == 200, path
+        finally:
+            end.set()
+        replies = [reply.result() for reply in asked]
+    assert [reply.status for reply in replies].count(200) == 10
+    assert {(reply.status, reply.headers["Retry-After"]) for reply in replies} == {(200, None), (503, "5")}
+    assert engine.ask("/simple/slow19/", reader="greedy").status == 200
+
+
+def test_a_reader_who_starts_very_many_downloads_leaves_places_for_others(
+    start: Start, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one who leaves at once: what was begun is fetched all the same."""
+    monkeypatch.setattr("public_index.mirror.DOWNLOADS", 8)
+    monkeypatch.setattr("public_index.mirror.PATIENCE", 0.1, raising=False)
+    good = upstream.add("good")
+    engine, end = start(timeout=60), threading.Event()
+    files = [upstream.add("slow", f"{number}.0") for number in range(9)]
+    for file in files:
+        upstream.wrong[f"/files/{file.filename}"] = held_back(file.content, 10, end)
+    statuses = []
+    try:
+        for file in files:
+            connection = http.client.HTTPConnection("127.0.0.1", engine.port, timeout=60)
+            connection.request("GET", address(file, "slow"), headers={"X-Reader": "greedy"})
+            statuses.append(connection.getresponse().status)
+            connection.close()
+        assert engine.ask(address(good, "good"), reader="modest").body == good.content
+        assert statuses == [200] * 4 + [503] * 5
+    finally:
+        end.set()
+    assert len(engine.kept()) == 5
+    for file in files:
+        assert engine.ask(address(file, "slow"), reader="greedy").body == file.content
 
 
 def test_a_client_that_leaves_harms_nobody(start: Start, upstream: Upstream) -> None:

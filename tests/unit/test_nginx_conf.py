@@ -130,3 +130,13 @@ def test_gixy_can_find(tmp_path: Path, before: str, after: str, check: str) -> N
     rendered = render()
     assert before in rendered
     assert check in findings(tmp_path, rendered.replace(before, after))
+
+
+def test_the_engine_is_told_whose_request_it_is_and_nothing_else_of_it() -> None:
+    """Or one reader could take all of its places."""
+    asked = {name: body for name, body in locations(render(pypi_stack_public=True)).items() if "set $engine" in body}
+    assert {"@fetch_page", "@fetch_document", "@fetch_file"} < set(asked) and len(asked) == 4
+    for name, body in asked.items():
+        assert "proxy_pass_request_headers off;" in body, name
+        who = "$public_reader" if name.startswith("@fetch") else "pypiserver"
+        assert f"proxy_set_header X-Reader {who};" in body, name

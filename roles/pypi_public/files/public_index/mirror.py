@@ -22,10 +22,13 @@ from .listing import File
 from .locks import Locks
 from .pages import render
 from .policy import Policy
+from .shares import Shares
 
 LARGEST_METADATA = 16 << 20
-DOWNLOADS = 64
-"""At once; each is a thread and a connection."""
+DOWNLOADS = 128
+"""At once; each is a thread and a connection, and one for its watch."""
+PATIENCE = 5.0
+"""Seconds that somebody waits for a place among them; pip waits for 15 in all."""
 AHEAD = 2
 """Seconds that a page still has to be right for when nginx is sent to it."""
 
@@ -42,6 +45,7 @@ class Mirror:
         self._catalogue = Catalogue(config, self.cache, clock, self.enforce)
         self._lock = threading.Lock()
         self._downloads: dict[Path, Download] = {}
+        self._places = Shares(DOWNLOADS, PATIENCE)
         self._page_ends: dict[str, float] = {}
         self._page_times: dict[str, tuple[bytes, float]] = {}
         self._file_ends: dict[str, float] = {}
@@ -87,24 +91,27 @@ class Mirror:
             files = self._only_kept(name, files)
         return known, files, min(until, offer.changes)
 
-    def file(self, name: str, digest16: str, filename: str) -> Path | Download:
-        """A file that is kept, or one that is being fetched."""
+    def file(self, name: str, digest16: str, filename: str, reader: str = "") -> Path | Download:
+        """A file that is kept, or one that is being fetched: in the place of the reader who was first to ask."""
         file, path, url, sha256, size = self._wanted(name, digest16, filename)
         if path.exists():
             self.cache.touch(path, self._clock())
             return path
         self._may_fetch(filename)
-        with self._lock:
+        if found := self._downloads.get(path):
+            return found
+        self._places.take(reader)
+        with ExitStack() as place, self._lock:
+            place.callback(self._places.give, reader)
             if found := self._downloads.get(path):
                 return found
-            if len(self._downloads) >= DOWNLOADS:
-                raise Busy(f"{DOWNLOADS} files are being fetched already", 5)
             limit = LARGEST_METADATA if filename != file.filename else self.config.cache_size
             download = Download(self._catalogue.transport(name), self.cache, url, sha256, size, limit)
-            arguments = self._keep(name, file, path, sha256), self._end(path)
+            arguments = self._keep(name, file, path, sha256), self._end(path, reader)
             # Nobody may wait for one that could not be started.
             threading.Thread(target=download.run, daemon=True, args=arguments).start()
             self._downloads[path] = download
+            place.pop_all()
         return download
 
     def size(self, name: str, digest16: str, filename: str) -> Path | int | None:
@@ -308,10 +315,11 @@ class Mirror:
 
         return keep
 
-    def _end(self, path: Path) -> Callable[[], None]:
+    def _end(self, path: Path, reader: str) -> Callable[[], None]:
         def end() -> None:
             with self._lock:
                 self._downloads.pop(path, None)
+            self._places.give(reader)
 
         return end
 
