@@ -76,14 +76,14 @@ def locations(configuration: str) -> dict[str, str]:
 
 def test_without_public_packages_nothing_of_them_is_there() -> None:
     rendered = render(pypi_stack_public=False)
-    for word in ("public:8080", "8081", ".owned", "@fetch", "@kept_page", "/+public"):
+    for word in ("public:8080", "8081", "$owner", "@fetch", "@kept_page", "/+public"):
         assert word not in rendered, word
 
 
 def test_nobody_is_asked_before_it_is_known_that_a_name_is_not_ours() -> None:
     """Every location with something of the cache, or that goes on to the engine, looks at the register first."""
     found = locations(render(pypi_stack_public=True))
-    looking = {name for name, text in found.items() if ".owned/$public_" in text and ".owned/~complete" in text}
+    looking = {name for name, text in found.items() if "if ($whose = us)" in text and "if ($whose != others)" in text}
     asking = {name for name, text in found.items() if re.search(r"@fetch|/public/(?:files|simple)/\$public", text)}
     assert asking
     for name in asking - looking:  # one that others go on to, which have looked, or which the engine alone comes to
