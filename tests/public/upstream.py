@@ -156,11 +156,13 @@ def slowly(content: bytes, piece: int, pause: float) -> Misbehaviour:
     return send
 
 
-def held_back(content: bytes, last: int, until: threading.Event) -> Misbehaviour:
+def held_back(
+    content: bytes, last: int, until: threading.Event, kind: str = "application/octet-stream"
+) -> Misbehaviour:
     """All of it, its last bytes when the event has come."""
 
     def send(request: BaseHTTPRequestHandler) -> None:
-        say(request, b"", "application/octet-stream", Content_Length=str(len(content)))
+        say(request, b"", kind, Content_Length=str(len(content)))
         request.wfile.write(content[:-last])
         until.wait(60)
         request.wfile.write(content[-last:])

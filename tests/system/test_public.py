@@ -191,6 +191,32 @@ def test_names_are_not_free_when_the_register_cannot_be_read(lab: Lab, edge: Edg
     assert edge.request("/simple/hello/", ALICE).status == 200
 
 
+@pytest.mark.parametrize("register", ["packages/.owned", "index/.owned"])
+def test_a_name_is_not_free_when_its_entry_cannot_be_read(lab: Lab, edge: Edge, register: str) -> None:
+    """As on a disk that fails: a link to itself is an error, and not a file that is not there."""
+    name = f"unreadable-{register[:5]}"
+    places = {
+        "packages/.owned": lab.server.check_output("docker volume inspect --format '{{.Mountpoint}}' pypi_packages")
+        + "/.owned",
+        "index/.owned": f"{lab.project}/index/.owned",
+    }
+    entry = f"{places[register]}/{name}"
+    with stopped(lab, f"ln -s {name} {entry}", f"rm {entry}"):
+        for path in (f"/simple/{name}/", f"/pypi/{name}/json", f"/public/{name}/{'0' * 16}/x-1.0-py3-none-any.whl"):
+            assert edge.request(path, ALICE).status == 503, path
+    assert edge.request(f"/simple/{name}/", ALICE).status == 404
+
+
+def test_a_private_page_that_is_not_made_yet_is_no_404(lab: Lab, edge: Edge) -> None:
+    """The index directory was emptied, and is made again from the packages."""
+    pages = f"{lab.project}/index/simple"
+    away = f"docker pause pypi-pypiserver-1 && mv {pages} {pages}.away && mkdir {pages}"
+    with stopped(lab, away, f"rmdir {pages} && mv {pages}.away {pages} && docker unpause pypi-pypiserver-1"):
+        answer = edge.request("/simple/survivor/", ALICE)
+        assert (answer.status, "being made" in answer.reason) == (503, True), answer
+    assert edge.request("/simple/survivor/", ALICE).status == 200
+
+
 def test_a_killed_engine_comes_back(lab: Lab, edge: Edge, container: dict[str, Any]) -> None:
     pid = lab.server.check_output("docker inspect --format '{{.State.Pid}}' pypi-public-public-1")
     lab.server.check_output(f"kill -9 {pid}")
