@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from .lab import Edge, Lab, recap, right, wait_until
+from .lab import ROOT, Edge, Lab, recap, right, wait_until
 from .packages import make_wheel
 from .upstream import LARGE
 
@@ -179,7 +180,11 @@ def test_a_cache_is_filled_from_a_lock_file(lab: Lab, venv: str, tmp_path: Path)
     def warm() -> int:
         lock = tmp_path / "requirements.txt"
         lock.write_text("hello==1.0\nlarge==1.0\nsurvivor==1.0\n")
-        wanted = {"warm_files": [str(lock)], "warm_pythons": ["3.13"], "warm_platforms": ["manylinux_2_28_x86_64"]}
+        wanted = {
+            "warm_files": [os.path.relpath(lock, ROOT)],
+            "warm_pythons": ["3.13"],
+            "warm_platforms": ["manylinux_2_28_x86_64"],
+        }
         run = lab.site(playbook="playbooks/warm.yml", **wanted)
         assert run.returncode == 0, run.stdout
         return recap(run.stdout)[lab.server_name]["changed"]
