@@ -170,7 +170,9 @@ def held_back(
     return send
 
 
-class _Quiet(ThreadingHTTPServer):
+class Quiet(ThreadingHTTPServer):
+    """Says nothing of clients that leave."""
+
     daemon_threads = True
     request_queue_size = 256
 
@@ -180,7 +182,7 @@ class _Quiet(ThreadingHTTPServer):
 
 @contextmanager
 def running(upstream: Upstream, address: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> Iterator[Upstream]:
-    server = _Quiet((address, 0), handler(upstream))
+    server = Quiet((address, 0), handler(upstream))
     if tls:
         server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()

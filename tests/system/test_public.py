@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from .lab import Edge, Lab, right, wait_until
+from .lab import ROOT, Edge, Lab, recap, right, wait_until
 from .packages import make_wheel
 from .upstream import LARGE
 
@@ -167,6 +168,34 @@ def test_pip_and_uv_install_what_is_kept_without_the_upstream(lab: Lab, edge: Ed
     with without_upstream(lab):
         for installer in (f"{PIP} install", "uv pip install --python ~/public --no-cache"):
             lab.client.check_output(f"timeout 120 {installer} --force-reinstall hello survivor 2>&1")
+
+
+def test_a_cache_is_filled_from_a_lock_file(lab: Lab, venv: str, tmp_path: Path) -> None:
+    """Exactly what it names and is not ours, once, and then nobody needs the upstream."""
+    public = "docker compose --project-directory /opt/pypi-public exec -T public python3 -m public_index"
+
+    def kept() -> set[str]:
+        return {line.split()[-1] for line in lab.server.check_output(f"{public} list").splitlines()}
+
+    def warm() -> int:
+        lock = tmp_path / "requirements.txt"
+        lock.write_text("hello==1.0\nlarge==1.0\nsurvivor==1.0\n")
+        wanted = {
+            "warm_files": [os.path.relpath(lock, ROOT)],
+            "warm_pythons": ["3.13"],
+            "warm_platforms": ["manylinux_2_28_x86_64"],
+        }
+        run = lab.site(playbook="playbooks/warm.yml", **wanted)
+        assert run.returncode == 0, run.stdout
+        return recap(run.stdout)[lab.server_name]["changed"]
+
+    lab.server.run(f"{public} purge hello; {public} purge large")
+    before = kept()
+    assert warm() == 1
+    assert kept() - before == {"hello-1.0-py3-none-any.whl", "large-1.0-py3-none-any.whl"}
+    assert warm() == 0
+    with without_upstream(lab):
+        lab.client.check_output(f"{PIP} install --force-reinstall hello==1.0 large survivor 2>&1")
 
 
 def test_use_is_noted_and_nginx_cannot_write(lab: Lab, edge: Edge) -> None:
