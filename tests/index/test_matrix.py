@@ -17,9 +17,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from pathlib import Path
 
-import pypi_client as role
 import pytest
 import yaml
+from pypi_client_edit import environment as shell
+from pypi_client_edit import ini, netrc, toml
 
 from static_index import pages
 from static_index.store import Store
@@ -153,12 +154,12 @@ class Index:
 def configuration(url: str, uv: Sequence[str]) -> dict[str, str]:
     """What the role writes."""
     want = {"index_url": url, "upload_url": url, "repository": "private", "cert": BUNDLE, "keep_public": False}
-    want |= {"uv_trust": role.uv_trust_option("auto", uv), "anonymous_read": False, "remove": False}
+    want |= {"uv_trust": toml.uv_trust_option("auto", uv), "anonymous_read": False, "remove": False}
     return {
-        ".config/pip/pip.conf": role.pip_conf("", "", want),
-        ".config/uv/uv.toml": role.uv_toml("", "", want),
-        ".netrc": role.netrc("", "", want, {"username": "alice", "password": "s3cr3t!"}),
-        ".profile": role.profile(BUNDLE),
+        ".config/pip/pip.conf": ini.pip_conf("", "", want),
+        ".config/uv/uv.toml": toml.uv_toml("", "", want),
+        ".netrc": netrc.netrc("", "", want, {"username": "alice", "password": "s3cr3t!"}),
+        ".profile": shell.profile(BUNDLE),
     }
 
 

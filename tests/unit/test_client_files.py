@@ -14,9 +14,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import pypi_client as client
 import pypi_client_files as files
 import pytest
+from pypi_client_edit import plan
 
 ROLE = Path(__file__).parents[2] / "roles/pypi_client"
 UID, GID = os.getuid(), os.getgid()
@@ -70,17 +70,17 @@ class Host:
         homes = {
             name: [name, "x", str(UID), str(GID), "", f"{self.base}/home/{name}", "/bin/sh"] for name in ("ci", "dev")
         }
-        targets = client.pypi_client_targets(users, want["scope"], f"{self.base}/etc", homes, want)
+        targets = plan.pypi_client_targets(users, want["scope"], f"{self.base}/etc", homes, want)
         record = {"base": f"{self.base}/var", "path": "private-pypi/client.json"}
         seen = files.look({"record": record, "read": targets, "store": None, "uv": []}) | {"uv": uv or {}}
-        return client.pypi_client_plan(seen, targets, users, want, record)
+        return plan.pypi_client_plan(seen, targets, users, want, record)
 
     def run(self, steps: int | None = None, **variables: Any) -> list[str]:
         """The files that were written; all of them, or the first ones only."""
         writes = self.plan(**variables)["writes"][:steps]
         for write in writes:
             files.write(write | {"uid": UID, "gid": GID})
-        return [client.pypi_client_place(write) for write in writes]
+        return [plan.pypi_client_place(write) for write in writes]
 
     def tree(self) -> dict[str, str]:
         files = [path for path in self.base.rglob("*") if path.is_file()]

@@ -1,0 +1,159 @@
+"""INI: pip.conf and .pypirc."""
+
+from __future__ import annotations
+
+import configparser
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+_INI_SECTION = re.compile(r"\[(?P<name>[^]]+)\]")
+_INI_OPTION = re.compile(r"(?P<name>[^\s#;\[=:][^=:]*?)\s*[=:]\s*(?P<value>.*)")
+_LOCAL = re.compile(r"localhost|127(\.\d+){3}|::1")
+
+
+Ini = dict[str, dict[str, list[str]]]
+
+
+def _key(name: str) -> str:
+    """pip takes index_url and Index-URL for index-url; twine's ca_cert is spelled one way only, so it is safe here."""
+    return name.strip().lower().replace("_", "-")
+
+
+def read(text: str, path: str) -> Ini:
+    """Section, option, words of the value."""
+    parser = configparser.RawConfigParser(default_section="")
+    try:
+        parser.read_string(text)
+    except configparser.Error:
+        raise ValueError(f"{path} on the host is no valid INI file: mend or remove it, then run again") from None
+    return {name: {_key(k): v.split() for k, v in parser.items(name)} for name in parser.sections()}
+
+
+def _blocks(lines: Sequence[str], opens: re.Pattern[str]) -> list[list[str]]:
+    """Cut lines into blocks; a matching line opens the next one. The first block may be empty."""
+    blocks: list[list[str]] = [[]]
+    for line in lines:
+        if opens.match(line):
+            blocks.append([])
+        blocks[-1].append(line)
+    return blocks
+
+
+def _end(block: Sequence[str]) -> int:
+    """Where the block's closing blank lines and comments start: they belong to what follows."""
+    end = len(block)
+    while end > 1 and re.match(r"\s*([#;]|$)", block[end - 1]):
+        end -= 1
+    return end
+
+
+def _ini_set(text: str, path: str, section: str, options: Mapping[str, str | None]) -> str:
+    """Set options of a section (None: remove them, and the section once it is empty)."""
+    before = read(text, path)
+    now = before.get(section, {})
+    todo = {name: value for name, value in options.items() if now.get(_key(name), []) != (value or "").split()}
+    if not todo:
+        return text
+    wanted = {name: dict(values) for name, values in before.items()}
+    mine = wanted.setdefault(section, {})
+    for name, value in todo.items():
+        mine.pop(_key(name), None)
+        if value is not None:
+            mine[_key(name)] = value.split()
+    if not mine:
+        del wanted[section]
+
+    if text and not text.endswith("\n"):
+        text += "\n"
+    todo_keys = {_key(name) for name in todo}
+    fresh = [f"{name} = {value}\n" for name, value in todo.items() if value is not None]
+    blocks = _blocks(text.splitlines(keepends=True), _INI_SECTION)
+    for index, block in enumerate(blocks):
+        if not block or block[0].partition("]")[0] != f"[{section}":
+            continue
+        kept: list[str] = [block[0]]
+        first, *entries = _blocks(block[1:], _INI_OPTION)
+        kept += first
+        for entry in entries:
+            kept += entry[_end(entry) :] if _key(re.split("[=:]", entry[0])[0]) in todo_keys else entry
+        end = _end(kept)
+        block[:] = kept[:end] + fresh + kept[end:] if mine else kept[end:]
+        if not mine and blocks[index - 1][-1:] == ["\n"]:
+            blocks[index - 1].pop()
+        break
+    else:
+        blocks.append((["\n"] if text.strip() else []) + [f"[{section}]\n", *fresh])
+    new = "".join(line for block in blocks for line in block)
+    try:
+        understood = read(new, path) == wanted
+    except ValueError:
+        understood = False
+    if not understood:
+        raise ValueError(
+            f"{path} on the host is laid out in a way this role cannot edit: start its options at the margin"
+        )
+    return new
+
+
+def without(words: Sequence[str], *gone: str) -> list[str]:
+    return [word for word in words if word not in gone]
+
+
+def pip_conf(text: str, path: str, want: Mapping[str, Any]) -> str:
+    """pip.conf: the index, the CA bundle and, for plain http only, trusted-host (pip refuses it otherwise)."""
+    url, cert, remove = want["index_url"], want["cert"], want["remove"]
+    parts = urlsplit(url)
+    now = read(text, path).get("global", {})
+    extra, trusted = now.get("extra-index-url", []), now.get("trusted-host", [])
+    options: dict[str, str | None] = {}
+    is_index = now.get("index-url") == [url]
+    if remove or want["keep_public"]:
+        if is_index:
+            options["index-url"] = None
+    else:
+        options["index-url"] = url
+    if want["keep_public"] and not remove:
+        extra = extra if url in extra else [*extra, url]
+    else:
+        extra = without(extra, url)
+    if parts.scheme == "http" and not remove and not _LOCAL.fullmatch(parts.hostname or ""):
+        trusted = trusted if parts.netloc in trusted else [*trusted, parts.netloc]
+    else:  # for https it would switch verification off
+        trusted = without(trusted, parts.netloc, parts.hostname or "")
+    options |= {"extra-index-url": " ".join(extra) or None, "trusted-host": " ".join(trusted) or None}
+    if cert and not remove:
+        options["cert"] = cert
+    elif cert and now.get("cert") == [cert]:
+        options["cert"] = None
+    return _ini_set(text, path, "global", options)
+
+
+def pypirc(text: str, path: str, want: Mapping[str, Any], user: Mapping[str, Any]) -> str:
+    """.pypirc: the section for `twine upload -r NAME`; [pypi] too, for a bare `twine upload`, unless it is in use."""
+    remove = want["remove"] or not user.get("publish")
+    name, url = want["repository"], want["upload_url"]
+    before = read(text, path)
+    ours = [name]
+    if "pypi" not in before or before["pypi"].get("repository") == [url]:
+        ours.append("pypi")
+    options = {
+        "repository": url,
+        "username": user.get("username"),
+        "password": user.get("password"),
+        "ca_cert": want["cert"] or None,
+    }
+    for section in ours:
+        text = _ini_set(text, path, section, dict.fromkeys(options) if remove else options)
+    listed = before.get("distutils", {}).get("index-servers")
+    if remove:
+        servers = without(listed or [], *ours)
+        if servers == ["pypi"]:
+            servers = []  # the same to twine, and what we made of nothing
+    else:
+        # Without a list twine reads [pypi] and [testpypi]: a list of ours must not hide them.
+        servers = ["pypi", *(["testpypi"] if "testpypi" in before else [])] if listed is None else listed
+        # Where a list leaves [pypi] out, a bare `twine upload` goes to the public index whatever [pypi] says.
+        servers = [*servers, *(section for section in ours if section not in servers)]
+    return _ini_set(text, path, "distutils", {"index-servers": " ".join(servers) or None})
