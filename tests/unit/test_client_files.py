@@ -42,6 +42,7 @@ BEFORE: dict[str, Any] = {
     "cert": "/bundle",
     "uv_trust": "auto",
     "keep_public": False,
+    "tools": ["pip", "uv", "twine"],
     "anonymous_read": False,
     "remove": False,
 }

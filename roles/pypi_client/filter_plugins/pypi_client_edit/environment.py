@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-_PROFILE = "# Ansible: private index. For tools that bring a CA bundle of their own, such as poetry, flit, hatch.\n"
+from collections.abc import Mapping
+from typing import Any
+
+_HEAD = "# Ansible: private index. For tools that bring a CA bundle of their own, such as poetry, flit, hatch.\n"
 
 
-def profile(cert: str) -> str:
-    """What login shells read: the host's CA bundle for requests and httpx, where the user has set no other one."""
-    names = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
-    return _PROFILE + "".join(f'export {name}="${{{name}:-{cert}}}"\n' for name in names)
+def profile(want: Mapping[str, Any]) -> str:
+    """The host's CA bundle for requests and httpx, and pipenv's index in place of the public one that its projects name.
+
+    What the user has set is left.
+    """
+    variables = dict.fromkeys(("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"), want["cert"]) if want["cert"] else {}
+    if "pipenv" in want["tools"]:
+        variables["PIPENV_PYPI_MIRROR"] = want["index_url"]
+    return _HEAD + "".join(f'export {name}="${{{name}:-{value}}}"\n' for name, value in variables.items())

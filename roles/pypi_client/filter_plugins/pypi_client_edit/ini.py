@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from . import lines
+
 _INI_SECTION = re.compile(r"\[(?P<name>[^]]+)\]")
 _INI_OPTION = re.compile(r"(?P<name>[^\s#;\[=:][^=:]*?)\s*[=:]\s*(?P<value>.*)")
 _LOCAL = re.compile(r"localhost|127(\.\d+){3}|::1")
@@ -49,6 +51,18 @@ def _end(block: Sequence[str]) -> int:
     return end
 
 
+def _reworded(entry: Sequence[str], old: Sequence[str], new: Sequence[str]) -> list[str]:
+    """A list with words more or less at its end, otherwise as it is laid out; nothing where it is another list."""
+    value = "".join(entry).rstrip()
+    if old and new[: len(old)] == old:
+        return [f"{' '.join([value, *new[len(old) :]])}\n"]
+    if new and old[: len(new)] == new:
+        for word in reversed(old[len(new) :]):
+            value = value.removesuffix(word).rstrip()
+        return [f"{value}\n"]
+    return []
+
+
 def _ini_set(text: str, path: str, section: str, options: Mapping[str, str | None]) -> str:
     """Set options of a section (None: remove them, and the section once it is empty)."""
     before = read(text, path)
@@ -65,10 +79,8 @@ def _ini_set(text: str, path: str, section: str, options: Mapping[str, str | Non
     if not mine:
         del wanted[section]
 
-    if text and not text.endswith("\n"):
-        text += "\n"
+    fresh = {_key(name): f"{name} = {value}\n" for name, value in todo.items() if value is not None}
     todo_keys = {_key(name) for name in todo}
-    fresh = [f"{name} = {value}\n" for name, value in todo.items() if value is not None]
     blocks = _blocks(text.splitlines(keepends=True), _INI_SECTION)
     for index, block in enumerate(blocks):
         if not block or block[0].partition("]")[0] != f"[{section}":
@@ -77,14 +89,21 @@ def _ini_set(text: str, path: str, section: str, options: Mapping[str, str | Non
         first, *entries = _blocks(block[1:], _INI_OPTION)
         kept += first
         for entry in entries:
-            kept += entry[_end(entry) :] if _key(re.split("[=:]", entry[0])[0]) in todo_keys else entry
+            key, end = _key(re.split("[=:]", entry[0])[0]), _end(entry)
+            if key not in todo_keys:
+                kept += entry
+            elif reworded := _reworded(entry[:end], now[key], mine.get(key, [])):
+                del fresh[key]
+                kept += [*reworded, *entry[end:]]
+            else:
+                kept += entry[end:]
         end = _end(kept)
-        block[:] = kept[:end] + fresh + kept[end:] if mine else kept[end:]
+        block[:] = [*kept[:end], *fresh.values(), *kept[end:]] if mine else kept[end:]
         if not mine and blocks[index - 1][-1:] == ["\n"]:
             blocks[index - 1].pop()
         break
     else:
-        blocks.append((["\n"] if text.strip() else []) + [f"[{section}]\n", *fresh])
+        blocks.append((["\n"] if text.strip() else []) + [f"[{section}]\n", *fresh.values()])
     new = "".join(line for block in blocks for line in block)
     try:
         understood = read(new, path) == wanted
@@ -101,6 +120,7 @@ def without(words: Sequence[str], *gone: str) -> list[str]:
     return [word for word in words if word not in gone]
 
 
+@lines.whole
 def pip_conf(text: str, path: str, want: Mapping[str, Any]) -> str:
     """pip.conf: the index, the CA bundle and, for plain http only, trusted-host (pip refuses it otherwise)."""
     url, cert, remove = want["index_url"], want["cert"], want["remove"]
@@ -130,6 +150,7 @@ def pip_conf(text: str, path: str, want: Mapping[str, Any]) -> str:
     return _ini_set(text, path, "global", options)
 
 
+@lines.whole
 def pypirc(text: str, path: str, want: Mapping[str, Any], user: Mapping[str, Any]) -> str:
     """.pypirc: the section for `twine upload -r NAME`; [pypi] too, for a bare `twine upload`, unless it is in use."""
     remove = want["remove"] or not user.get("publish")

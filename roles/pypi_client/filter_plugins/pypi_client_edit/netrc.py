@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from . import lines
+
 
 class _Stanza(NamedTuple):
     kind: str  # machine, default or macdef
@@ -60,6 +62,7 @@ def _netrc_read(text: str, path: str) -> Iterator[_Stanza]:
         at = end
 
 
+@lines.whole
 def netrc(text: str, path: str, want: Mapping[str, Any], user: Mapping[str, Any]) -> str:
     """.netrc: exactly one stanza for the index's host, before any `default` (readers stop there)."""
     host = str(urlsplit(want["index_url"]).hostname)
@@ -81,8 +84,6 @@ def netrc(text: str, path: str, want: Mapping[str, Any], user: Mapping[str, Any]
     default = next((s.start for s in stanzas if s.kind == "default"), None)
     if default is not None:
         return f"{text[:default]}{stanza}\n{text[default:]}"
-    if text and not text.endswith("\n"):
-        text += "\n"
     if stanzas and stanzas[-1].kind == "macdef" and not re.search(r"\n[ \t]*\n\Z", text):
         text += "\n"  # only a blank line ends a macro
     return f"{text}{stanza}\n"

@@ -8,9 +8,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from . import environment, ini, netrc, toml
+from . import environment, ini, managers, netrc, uv
 
-_SECRET = ("netrc", "pypirc")
+KINDS = {
+    "pip": {"pip"},
+    "uv": {"uv"},
+    "twine": {"pypirc"},
+    "flit": {"pypirc"},
+    "poetry": {"poetry", "poetry_auth"},
+    "pdm": {"pdm"},
+    "pipenv": {"pip"},
+    "hatch": {"hatch"},
+}
+"""The files that each tool reads, besides .netrc and what login shells are told."""
+
 _REMEMBERED = ("index_url", "upload_url", "repository", "cert")
 
 
@@ -27,25 +38,38 @@ def pypi_client_targets(
     want: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
     """The files to keep: kind, place (base and path below it), owner and group (numeric), entries of their users by number."""
+    kinds = {"netrc", "profile"}.union(*(KINDS[tool] for tool in want["tools"]))
     targets: list[dict[str, Any]] = []
 
-    def add(kind: str, base: str, path: str, owner: Sequence[str], entries: Sequence[int]) -> None:
-        uid, gid = map(int, owner)
-        targets.append({"kind": kind, "base": base, "path": path, "uid": uid, "gid": gid, "entries": entries})
+    def add(
+        kind: str, path: str, base: str, owner: Sequence[str], entries: Sequence[int], *, secret: bool = False
+    ) -> None:
+        if kind in kinds:
+            uid, gid = map(int, owner)
+            place = {"kind": kind, "base": base, "path": path}
+            targets.append({**place, "uid": uid, "gid": gid, "entries": entries, "secret": secret})
 
     if scope == "system":
-        everyone = list(range(len(users)))
-        add("pip", etc, "pip.conf", ("0", "0"), everyone)
-        add("uv", etc, "uv/uv.toml", ("0", "0"), everyone)
-        if want["cert"]:
-            add("profile", etc, "profile.d/private-pypi.sh", ("0", "0"), everyone)
+        everyone = (etc, ("0", "0"), list(range(len(users))))
+        add("pip", "pip.conf", *everyone)
+        add("uv", "uv/uv.toml", *everyone)
+        add("pdm", "xdg/pdm/config.toml", *everyone)
+        if want["cert"] or "pipenv" in want["tools"]:
+            add("profile", "profile.d/private-pypi.sh", *everyone)
     for index, user in enumerate(users):
         _, _, uid, gid, _, home, *_ = passwd[user["user"]]
+        account, publishes = (home, (uid, gid), [index]), bool(user.get("publish"))
         if scope == "user":
-            add("pip", home, ".config/pip/pip.conf", (uid, gid), [index])
-            add("uv", home, ".config/uv/uv.toml", (uid, gid), [index])
-        add("netrc", home, ".netrc", (uid, gid), [index])
-        add("pypirc", home, ".pypirc", (uid, gid), [index])
+            add("pip", ".config/pip/pip.conf", *account)
+            add("uv", ".config/uv/uv.toml", *account)
+        if scope == "user" or publishes:
+            add("pdm", ".config/pdm/config.toml", *account, secret=publishes)
+        add("poetry", ".config/pypoetry/config.toml", *account)
+        if publishes:
+            add("poetry_auth", ".config/pypoetry/auth.toml", *account, secret=True)
+            add("hatch", ".config/hatch/config.toml", *account, secret=True)
+        add("netrc", ".netrc", *account, secret=True)
+        add("pypirc", ".pypirc", *account, secret=True)
     return targets
 
 
@@ -59,9 +83,17 @@ def _edit(kind: str, text: str, path: str, want: Mapping[str, Any], user: Mappin
         case "pip":
             return ini.pip_conf(text, path, want)
         case "uv":
-            return toml.uv_toml(text, path, want)
+            return uv.uv_toml(text, path, want)
+        case "poetry":
+            return managers.poetry(text, path, want)
+        case "poetry_auth":
+            return managers.poetry_auth(text, path, want, user)
+        case "pdm":
+            return managers.pdm(text, path, want, user)
+        case "hatch":
+            return managers.hatch(text, path, want, user)
         case "profile":
-            return "" if want["remove"] else environment.profile(want["cert"])
+            return "" if want["remove"] else environment.profile(want)
         case "netrc":
             return netrc.netrc(text, path, want, user)
         case _:
@@ -137,12 +169,12 @@ def pypi_client_plan(
         if target:
             readers = [users[entry]["user"] for entry in target["entries"]] or ["nobody"]
             versions = [version for reader in readers for version in seen["uv"].get(reader, ())]
-            trust = toml.uv_trust_option(want["uv_trust"], versions)
-            user = users[target["entries"][0]] if kind in _SECRET else {}
+            trust = uv.uv_trust_option(want["uv_trust"], versions)
+            user = users[target["entries"][0]] if target["secret"] else {}
             new = _edit(kind, new, place, {**want, "uv_trust": trust}, user)
             if kind == "pip" and _further_indexes(new, place, want["index_url"]):
                 others.append(place)
-        owner = _owner(there, target, kind in _SECRET and not want["remove"])
+        owner = _owner(there, target, bool(target and target["secret"] and not want["remove"]))
         if new != text or (there["exists"] and any(there[key] != value for key, value in owner.items())):
             emptied = text.strip() and not new.strip()  # what we emptied was ours alone
             writes.append(_write(file, None if emptied else new, owner))

@@ -1,76 +1,96 @@
-"""TOML: uv.toml."""
+"""Editing TOML.
+
+What is ours lies between two comments. A value that it takes the place of is kept there as a comment, and comes back with `remove`.
+"""
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-_UV_BLOCK = re.compile(
-    r"^# BEGIN Ansible: private index\r?\n.*?^# END Ansible: private index\r?\n", re.MULTILINE | re.DOTALL
-)
+Tables = Mapping[str, Mapping[str, Any]]
+
+_BEGIN, _END, _ASIDE = "# BEGIN Ansible: private index\n", "# END Ansible: private index\n", "# instead of: "
+# uv.toml may have been written by a release that left \r\n in the middle of a file as it is.
+_BLOCK = re.compile(rf"^{_BEGIN[:-1]}\r?\n(.*?)^{_END[:-1]}\r?\n", re.MULTILINE | re.DOTALL)
 
 
-def uv_trust_option(option: str, versions: Sequence[str]) -> str:
-    """How uv spells the use of the system's certificates, for the releases that are to read the file.
-
-    `native-tls` is known from 0.4 to 0.13 at least, but with a warning from 0.12 on; before 0.11 `system-certs` is an
-    unknown field, with which uv refuses the whole file and every command.
-    """
-    if option != "auto":
-        return option
-    old = any(tuple(map(int, version.split(".")[:2])) < (0, 11) for version in versions)
-    return "native-tls" if old or not versions else "system-certs"
+def block(*inner: str) -> str:
+    return "".join([_BEGIN, *inner, _END]) if inner else ""
 
 
-def uv_toml(text: str, path: str, want: Mapping[str, Any]) -> str:
-    """uv.toml: top-level keys are only possible above the first table, [[index]] only below them: two blocks."""
+def line(key: str, value: Any) -> str:
+    return f"{key} = {json.dumps(value)}\n"  # JSON's strings are TOML's as long as they are printable ASCII, which was checked
 
-    def block(*lines: str) -> str:
-        return "".join(
-            f"{line}\n" for line in ("# BEGIN Ansible: private index", *lines, "# END Ansible: private index")
-        )
 
-    def line(item: tuple[str, Any]) -> str:
-        # JSON's strings are TOML's as long as they are printable ASCII, which was checked.
-        return f"{item[0]} = {json.dumps(item[1])}"
+def foreign(text: str) -> str:
+    """The text without us."""
 
-    foreign = _UV_BLOCK.sub("", text)
-    if want["remove"]:
-        return foreign
-    if foreign and not foreign.endswith("\n"):
-        foreign += "\n"
-    index: dict[str, Any] = {"name": want["repository"], "url": want["index_url"], "publish-url": want["upload_url"]}
-    if not want["keep_public"]:
-        index["default"] = True
-    if not want["anonymous_read"]:
-        index["authenticate"] = "always"  # else uv asks without a login first, every time
-    top: dict[str, Any] = {}
+    def aside(ours: re.Match[str]) -> str:
+        return "".join(row.removeprefix(_ASIDE) for row in ours[1].splitlines(keepends=True) if row.startswith(_ASIDE))
+
+    return _BLOCK.sub(aside, text)
+
+
+def read(text: str, path: str) -> dict[str, Any]:
     try:
-        expected = tomllib.loads(foreign)
-        others = expected.get("index", [])
-        if any(other.get("name") == index["name"] or (other.get("default") and "default" in index) for other in others):
-            raise ValueError(
-                f"{path} on the host has another default index, or one named {index['name']!r}: remove its [[index]] table,"
-                " or choose another pypi_client_repository or pypi_client_keep_public_index"
-            )
-        if "publish-url" not in expected:
-            top["publish-url"] = want["upload_url"]  # a bare `uv publish` must not go to the public index
-        if want["cert"]:
-            if False in (expected.get("system-certs"), expected.get("native-tls")):
-                raise ValueError(f"{path} on the host turns the system's certificates off: remove that line")
-            if "system-certs" not in expected and "native-tls" not in expected:
-                top[want["uv_trust"]] = True
-        head = block(*map(line, top.items())) if top else ""
-        tail = block("[[index]]", *map(line, index.items()))
-        new = head + foreign + tail
-        outcome = tomllib.loads(new)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError:
-        raise ValueError(
-            f"{path} on the host cannot take an [[index]] table: it is no valid TOML, or says `index = [...]`; mend that first"
-        ) from None
-    if outcome != expected | top | {"index": [*others, index]}:
-        raise ValueError(f"{path} on the host is laid out in a way this role cannot edit")
-    return new
+        raise ValueError(f"{path} on the host is no valid TOML: mend or remove it, then run again") from None
+
+
+def table(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A table by its dotted name; empty where there is none, or no table."""
+    at: Any = content
+    for part in name.split("."):
+        at = at.get(part, {}) if isinstance(at, Mapping) else {}
+    return at if isinstance(at, Mapping) else {}
+
+
+def _filled(content: Mapping[str, Any], tables: Tables) -> dict[str, Any] | None:
+    """What a file should say; None where something else has the name of a table."""
+    filled: dict[str, Any] = copy.deepcopy(dict(content))
+    for name, options in tables.items():
+        at: Any = filled
+        for part in name.split("."):
+            at = at.setdefault(part, {})
+            if not isinstance(at, dict):
+                return None
+        at |= options
+    return filled
+
+
+def _put(rows: list[str], header: int, options: Mapping[str, Any], old: Mapping[str, Any]) -> None:
+    """Set the options of a table whose header is there already."""
+    end = next((at for at in range(header + 1, len(rows)) if rows[at].lstrip().startswith("[")), len(rows))
+    for key, value in options.items():
+        for at in range(header + 1, end):
+            if key in old and re.match(rf"\s*{re.escape(key)}\s*=", rows[at]):
+                rows[at] = block(_ASIDE + rows[at], line(key, value))
+    rows[header] += block(*(line(key, value) for key, value in options.items() if key not in old))
+
+
+def edited(text: str, path: str, tables: Tables) -> str:
+    """The foreign text with the tables in it, each option in place of what it was."""
+    before = read(text, path)
+    rows, fresh = text.splitlines(keepends=True), []
+    for name, wanted in tables.items():
+        old = table(before, name)
+        options = {key: value for key, value in wanted.items() if old.get(key) != value}
+        headers = [at for at, row in enumerate(rows) if re.match(rf"\s*\[\s*{re.escape(name)}\s*\]\s*(#|$)", row)]
+        if headers:
+            _put(rows, headers[0], options, old)
+        elif options:
+            fresh += [f"[{name}]\n", *(line(key, value) for key, value in options.items())]
+    new, outcome = "".join(rows) + block(*fresh), _filled(before, tables)
+    try:
+        if outcome is not None and tomllib.loads(new) == outcome:
+            return new
+    except tomllib.TOMLDecodeError:
+        pass
+    names = ", ".join(f"[{name}]" for name in tables)
+    raise ValueError(f"{path} on the host is laid out in a way this role cannot edit: write {names} as plain tables")
