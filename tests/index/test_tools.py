@@ -41,20 +41,21 @@ FOREIGN = {
 }
 PROJECT = '[project]\nname = "{name}"\nversion = "1.0"\nrequires-python = ">=3.11"\n'
 FLIT = 'description = "x"\n[build-system]\nrequires = ["flit_core"]\nbuild-backend = "flit_core.buildapi"\n'
-SOURCE = '[[tool.poetry.source]]\nname = "private"\nurl = "{url}"\n[tool.poetry]\npackage-mode = false\n'
 HATCH = '[tool.hatch.envs.default]\nskip-install = true\ndependencies = ["app"]\n'
 PIPFILE = f'[[source]]\nname = "pypi"\nurl = "{PYPI_SIMPLE_ENDPOINT}"\nverify_ssl = true\n'
 IMPORT = "python -c 'import app; print(app.answer)'"
 INSTALLS = {
     "pip": f"python -m venv .venv; PYTHONPATH=$PIP .venv/bin/python -m pip install app; .venv/bin/{IMPORT}",
+    "pip-tools": "echo app | pip-compile --quiet --output-file=pins.txt -; grep -q app==1.0 pins.txt; "
+    f"uv venv --quiet; uv pip sync pins.txt; .venv/bin/{IMPORT}",
     "uv": f"uv add app; uv sync; uv run {IMPORT}",
-    "poetry": f"poetry add app; poetry run {IMPORT}",
+    "poetry": f"poetry source add --priority=primary private $URL; poetry add app; poetry run {IMPORT}",
     "pdm": f"pdm add --no-self app; pdm run {IMPORT}",
     "pipenv": f"pipenv install app; pipenv run {IMPORT}",
     "pipenv in a project that names PyPI": f"pipenv install app; pipenv run {IMPORT}",
     "hatch": f"hatch run {IMPORT}",
 }
-EXTRA = {"poetry": SOURCE, "hatch": HATCH}
+EXTRA = {"poetry": "[tool.poetry]\npackage-mode = false\n", "hatch": HATCH}
 PUBLISHES = {
     "twine": "twine upload dist/*",
     "uv": "uv publish",
@@ -108,6 +109,7 @@ class Machine:
             ["unshare", "--mount", "sh", "-euc", ALONE, "sh", f"set -e; {command}"],
             env={
                 "HOME": str(self.base / "home"),
+                "XDG_CACHE_HOME": str(project / "cache"),
                 "PATH": path(),
                 "PIP": str(program("pip-newest")),
                 "MACHINE": str(self.base / "etc"),
@@ -158,8 +160,7 @@ def project(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("tool", INSTALLS)
 def test_it_installs(machine: Machine, project: Path, tool: str) -> None:
-    text = PROJECT.format(name="x") + EXTRA.get(tool, "")
-    (project / "pyproject.toml").write_text(text.replace("{url}", machine.url))
+    (project / "pyproject.toml").write_text(PROJECT.format(name="x") + EXTRA.get(tool, ""))
     if "PyPI" in tool:
         (project / "Pipfile").write_text(PIPFILE)
     machine.asked.clear()

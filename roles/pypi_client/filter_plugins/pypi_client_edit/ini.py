@@ -12,6 +12,7 @@ from . import lines
 
 _INI_SECTION = re.compile(r"\[(?P<name>[^]]+)\]")
 _INI_OPTION = re.compile(r"(?P<name>[^\s#;\[=:][^=:]*?)\s*[=:]\s*(?P<value>.*)")
+_ASIDE = "# instead of: "
 _LOCAL = re.compile(r"localhost|127(\.\d+){3}|::1")
 
 
@@ -63,8 +64,11 @@ def _reworded(entry: Sequence[str], old: Sequence[str], new: Sequence[str]) -> l
     return []
 
 
-def _ini_set(text: str, path: str, section: str, options: Mapping[str, str | None]) -> str:
-    """Set options of a section (None: remove them, and the section once it is empty)."""
+def _ini_set(text: str, path: str, section: str, options: Mapping[str, str | None], aside: Sequence[str] = ()) -> str:
+    """Set options of a section (None: remove them, and the section once it is empty).
+
+    `aside` are those whose former value stays as a comment, for _put_back.
+    """
     before = read(text, path)
     now = before.get(section, {})
     todo = {name: value for name, value in options.items() if now.get(_key(name), []) != (value or "").split()}
@@ -96,6 +100,8 @@ def _ini_set(text: str, path: str, section: str, options: Mapping[str, str | Non
                 del fresh[key]
                 kept += [*reworded, *entry[end:]]
             else:
+                if key in aside and key in fresh and f"\n{_ASIDE}{key}" not in text.lower().replace("_", "-"):
+                    kept += [_ASIDE + line for line in entry[:end]]
                 kept += entry[end:]
         end = _end(kept)
         block[:] = [*kept[:end], *fresh.values(), *kept[end:]] if mine else kept[end:]
@@ -114,6 +120,16 @@ def _ini_set(text: str, path: str, section: str, options: Mapping[str, str | Non
             f"{path} on the host is laid out in a way this role cannot edit: start its options at the margin"
         )
     return new
+
+
+def _put_back(text: str, option: str, ours: str) -> str | None:
+    """The former value in place of ours; None where there was none."""
+    name = option.replace("-", "[-_]")
+    former = re.compile(rf"^{_ASIDE}({name}\s*[=:].*\n(?:{_ASIDE}\s.*\n)*)", re.MULTILINE | re.IGNORECASE)
+    if not former.search(text):
+        return None
+    text = re.sub(rf"^{option} = {re.escape(ours)}\n", "", text, flags=re.MULTILINE)
+    return former.sub(lambda found: found[1].replace(_ASIDE, ""), text)
 
 
 def without(words: Sequence[str], *gone: str) -> list[str]:
@@ -147,7 +163,11 @@ def pip_conf(text: str, path: str, want: Mapping[str, Any]) -> str:
         options["cert"] = cert
     elif cert and now.get("cert") == [cert]:
         options["cert"] = None
-    return _ini_set(text, path, "global", options)
+    for name, ours in (("index-url", url), ("cert", cert)):
+        if options.get(name, "") is None and (former := _put_back(text, name, ours)):
+            text = former
+            del options[name]
+    return _ini_set(text, path, "global", options, aside=("index-url", "cert"))
 
 
 @lines.whole

@@ -14,11 +14,11 @@ KINDS = {
     "pip": {"pip"},
     "uv": {"uv"},
     "twine": {"pypirc"},
-    "flit": {"pypirc"},
     "poetry": {"poetry", "poetry_auth"},
     "pdm": {"pdm"},
     "pipenv": {"pip"},
     "hatch": {"hatch"},
+    "flit": {"pypirc"},
 }
 """The files that each tool reads, besides .netrc and what login shells are told."""
 
