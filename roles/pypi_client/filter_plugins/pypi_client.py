@@ -9,7 +9,7 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).parent))  # Ansible loads this file by its path, and nothing beside it
 
-from pypi_client_edit import plan, variables
+from pypi_client_edit import bundle, plan, variables
 
 
 class FilterModule:
@@ -17,6 +17,7 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
+            "pypi_client_bundle": bundle.pypi_client_bundle,
             "pypi_client_passwd": plan.pypi_client_passwd,
             "pypi_client_place": plan.pypi_client_place,
             "pypi_client_plan": plan.pypi_client_plan,
