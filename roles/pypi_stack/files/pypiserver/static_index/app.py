@@ -37,6 +37,7 @@ from .store import DIGESTS, Claims, Incoming, Store
 log = logging.getLogger(__name__)
 
 _ACCOUNT, _CLOSING = "static_index.account", "static_index.closing"
+_CHALLENGE = {"WWW-Authenticate": 'Basic realm="pypi"'}
 _MAX_REASON = 300  # the status line and all headers have to fit into nginx's buffer of 4 kB
 
 
@@ -129,7 +130,7 @@ def make_app(store: Store, verify: Verify, *, allow_remove: bool = False, begin:
         user, password = request.auth or ("", None)
         account = verify(user, password, address) if password is not None else None
         if account is None:
-            raise HTTPError(401, "user and password, please", **{"WWW-Authenticate": 'Basic realm="pypi"'})
+            raise HTTPError(401, "user and password, please", **_CHALLENGE)
         if (request.method, request.path) != ("POST", "/"):
             raise HTTPError(404, "only uploads are taken here")
         if account.role != "publisher":
@@ -168,7 +169,7 @@ def from_environment() -> Any:
         except TooManyAttempts:
             raise HTTPError(429, "too many attempts, try again in a minute") from None
         except Refused as refused:
-            raise HTTPError(401, str(refused)) from None
+            raise HTTPError(401, str(refused), **_CHALLENGE) from None
         except (OSError, ValueError) as error:
             log.error("cannot read the users: %s", error)
             raise HTTPError(503, "the users cannot be read") from None
