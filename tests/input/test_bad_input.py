@@ -67,7 +67,10 @@ CASES = {
             {"name": "cut", "password_hash": HASH[:-1]},
             {"name": "reader", "password": "x", "projects": ["acme-*"]},
             {"name": "tokens", "tokens": [{"name": "cut", "secret": "ppi_Wonderland"}, {"name": "cut", "hash": HASH}]},
-            {"name": "ends", "tokens": [{"name": "when", "hash": f"sha256:{'0' * 64}", "until": "tomorrow", "scope": "publish"}]},
+            {
+                "name": "ends",
+                "tokens": [{"name": "when", "hash": f"sha256:{'0' * 64}", "until": "tomorrow", "scope": "publish"}],
+            },
         ),
         (
             "pypi_users_accounts[1] (alice): is a duplicate of entry 0: keep one of them",
