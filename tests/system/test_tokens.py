@@ -21,7 +21,7 @@ FOREIGN = "This token is of another account: log in as __token__."
 
 
 def assert_refused(answer: Answer, reason: str) -> None:
-    assert (answer.status, answer.reason) == (401, reason), "the reason is all that pip and twine show"
+    assert (answer.status, answer.reason) == (401, reason), "the reason is all that pip -vv and twine show"
     assert answer.body.decode() == f"{reason}\n"
     assert answer.headers["www-authenticate"].startswith("Basic realm="), answer
 
@@ -160,3 +160,63 @@ def test_the_logs_name_it_and_never_have_it(lab: Lab, edge: Edge) -> None:
     said = lab.compose("logs --no-color nginx login pypiserver")
     assert "login of erin/old failed" in said
     assert not [token for token in TOKENS.values() if token[4:20] in said]
+
+
+# As users have it: the token in the place of a password, in files that these tools read.
+
+
+@pytest.fixture(scope="module")
+def tools(lab: Lab) -> Callable[[str, str], tuple[int, str]]:
+    """Runs a command on the client with a token and without the client's own files: exit code and output."""
+    lab.client.check_output("python3 -m venv --clear ~/tokens")
+
+    def run(token: str, command: str) -> tuple[int, str]:
+        machine = f"machine {lab.hostname} login __token__ password {TOKENS[token]}"
+        lab.client.check_output(
+            "mkdir -p ~/with && umask 077 && echo %s > ~/with/.netrc && echo > ~/with/empty", machine
+        )
+        ca, index = "/etc/ssl/certs/ca-certificates.crt", f"{lab.url}/simple/"
+        variables = {
+            "NETRC": "$HOME/with/.netrc",
+            "PIP_CONFIG_FILE": "$HOME/with/empty",
+            "UV_CONFIG_FILE": "$HOME/with/empty",
+            "PIP_INDEX_URL": index,
+            "UV_DEFAULT_INDEX": index,
+            "PIP_CERT": ca,
+            "SSL_CERT_FILE": ca,
+            "TWINE_CERT": ca,
+            "TWINE_USERNAME": "__token__",
+            "TWINE_PASSWORD": TOKENS[token],
+            "UV_PUBLISH_TOKEN": TOKENS[token],
+        }
+        ran = lab.client.run(" ".join([*(f'{name}="{value}"' for name, value in variables.items()), command, "2>&1"]))
+        return ran.rc, ran.stdout
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        "~/tokens/bin/pip download -vv --no-input --no-cache-dir --no-deps -d ~/with survivor",
+        "uv pip install --no-cache --reinstall --python ~/tokens survivor",
+    ],
+)
+def test_pip_and_uv_read_with_it_and_show_why_not(tools: Callable[[str, str], tuple[int, str]], read: str) -> None:
+    assert tools("robot/nightly", read)[0] == 0
+    code, said = tools("erin/old", read)
+    assert code != 0 and (EXPIRED if "-vv" in read else "401 Unauthorized") in said, said
+
+
+@pytest.mark.parametrize(
+    "tool", ["twine upload --non-interactive --config-file ~/with/empty --repository-url", "uv publish --publish-url"]
+)
+def test_twine_and_uv_upload_with_it_and_show_why_not(
+    lab: Lab, tools: Callable[[str, str], tuple[int, str]], make: MakeWheel, tool: str
+) -> None:
+    wheel = lab.bring(make(f"acme-{tool.split()[0]}-token-lib", 2_000))
+    for token, reason in {"erin/old": EXPIRED, "robot/nightly": "ask for a token with the scope publish"}.items():
+        code, said = tools(token, f"{tool} {lab.url}/ {wheel}")
+        assert code != 0 and reason in " ".join(said.split()), said
+    code, said = tools("erin/release", f"{tool} {lab.url}/ {wheel}")
+    assert code == 0, said
