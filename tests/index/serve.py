@@ -29,16 +29,35 @@ from static_index.store import Store
 
 FILES = Path(__file__).parents[2] / "roles/pypi_stack/files"
 JSON = "application/vnd.pypi.simple.v1+json"
+TOKENS = {
+    name: f"ppi_{number:049}"
+    for number, name in enumerate(["bob/tools", "bob/wide", "bob/read", "bob/old", "carol/wide", "bob/withdrawn"])
+}
+
+
+def _token(name: str, **more: object) -> dict[str, object]:
+    return {"sha256": hashlib.sha256(TOKENS[name].encode()).hexdigest(), **more}
+
+
 USERS: dict[str, dict[str, object]] = {
     "alice": {"role": "publisher"},
-    "bob": {"role": "publisher", "projects": ["acme-*", "tools"]},
-    "carol": {"role": "reader"},
+    "bob": {
+        "role": "publisher",
+        "projects": ["acme-*", "tools"],
+        "tokens": {
+            "tools": _token("bob/tools", scope="publish", projects=["t*"]),
+            "wide": _token("bob/wide", scope="publish", projects=["*"]),
+            "read": _token("bob/read"),
+            "old": _token("bob/old", scope="publish", until="2020-01-31"),
+        },
+    },
+    "carol": {"role": "reader", "tokens": {"wide": _token("carol/wide", scope="publish")}},
 }
 
 
 @dataclass
 class Server:
-    """A running pypiserver. Every user's password is their name, twice."""
+    """A running pypiserver. Every user's password is their name, twice; their TOKENS are users as well."""
 
     store: Store
     port: int
@@ -79,7 +98,8 @@ class Server:
         self, user: str, data: Mapping[str, str], artifact: tuple[str, bytes] | None, **headers: str
     ) -> requests.Response:
         files = {"content": artifact} if artifact else None
-        return requests.post(self.url, data=data, files=files, auth=(user, user * 2), headers=headers, timeout=120)
+        login = ("__token__", TOKENS[user]) if user in TOKENS else (user, user * 2)
+        return requests.post(self.url, data=data, files=files, auth=login, headers=headers, timeout=120)
 
     def upload(self, artifact: tuple[str, bytes], user: str = "alice", **fields: str) -> requests.Response:
         digest = hashlib.sha256(artifact[1]).hexdigest()
