@@ -49,7 +49,9 @@ def files(role_files: str, *directories: str) -> list[dict[str, str]]:
 def by_content(files: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
     """The same files, each one directory deeper in one that is named by what is in them."""
     digest = sha256("".join(file["content"] for file in files).encode()).hexdigest()[:12]
-    return [{**file, "name": str(path.with_name(digest) / path.name)} for file in files for path in [Path(file["name"])]]
+    return [
+        {**file, "name": str(path.with_name(digest) / path.name)} for file in files for path in [Path(file["name"])]
+    ]
 
 
 def relative(contents: Mapping[str, str], directory: str) -> list[dict[str, str]]:
