@@ -3,16 +3,17 @@ import fs from 'fs';
 
 const REGISTERS = ['/data/known/packages/.owned', '/data/known/index/.owned'];
 
-/* Raises an error for what cannot be read: nginx's own -f takes that for a file that is not there. */
+/* Raises an error for what cannot be read: nginx's own -f takes that for a file that is not there. A name longer than a file's may be is
+ * nobody's. */
 function there(path) {
     try {
         fs.statSync(path);
         return true;
     } catch (error) {
-        if (error.code != 'ENOENT') {
-            throw error;
+        if (error.code == 'ENOENT' || error.code == 'ENAMETOOLONG') {
+            return false;
         }
-        return false;
+        throw error;
     }
 }
 
