@@ -42,7 +42,7 @@ input: .venv/complete  ## bad input is refused, with the name of the variable an
 index: .venv/complete  ## the static index behind a real gunicorn, killed and filled up
 	pytest tests/index
 
-public: .venv/complete  ## public packages from an upstream that misbehaves
+public: .venv/complete  ## public packages, from PyPI and from an upstream that misbehaves
 	pytest --numprocesses 2 tests/public
 
 images: .venv/complete  ## an engine and the images of the lab's hosts
@@ -70,4 +70,5 @@ lock: .venv/complete  ## resolve requirements.lock again
 	@$(PYTHON) -m venv .venv
 	@pip install --quiet --disable-pip-version-check --require-hashes -r <(sed -n '/^uv==/,/[^\\]$$/p' requirements.lock)
 	@uv pip sync --quiet --require-hashes requirements.lock
+	@python -m compileall -qq -x ansible_collections .venv/lib # else each of Ansible's processes compiles what it imports, every time
 	@touch $@

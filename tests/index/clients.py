@@ -2,7 +2,8 @@
 
 Locks are made by `… | uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url -`:
 clients.lock of poetry, pdm[locked] (what pdm was tested with) and pip, apart from requirements.lock since poetry and pdm pin what
-other tools want newer; poetry-1.8.lock of poetry~=1.8.0; old-clients.lock of one program at a time.
+other tools want newer; more-clients.lock of pipenv, hatch, flit, twine and pip-tools; poetry-1.8.lock of poetry~=1.8.0; old-clients.lock of one
+program at a time.
 """
 
 from __future__ import annotations

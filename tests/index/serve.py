@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import bcrypt
@@ -28,16 +29,35 @@ from static_index.store import Store
 
 FILES = Path(__file__).parents[2] / "roles/pypi_stack/files"
 JSON = "application/vnd.pypi.simple.v1+json"
+TOKENS = {
+    name: f"ppi_{number:049}"
+    for number, name in enumerate(["bob/tools", "bob/wide", "bob/read", "bob/old", "carol/wide", "bob/withdrawn"])
+}
+
+
+def _token(name: str, **more: object) -> dict[str, object]:
+    return {"sha256": hashlib.sha256(TOKENS[name].encode()).hexdigest(), **more}
+
+
 USERS: dict[str, dict[str, object]] = {
     "alice": {"role": "publisher"},
-    "bob": {"role": "publisher", "projects": ["acme-*", "tools"]},
-    "carol": {"role": "reader"},
+    "bob": {
+        "role": "publisher",
+        "projects": ["acme-*", "tools"],
+        "tokens": {
+            "tools": _token("bob/tools", scope="publish", projects=["t*"]),
+            "wide": _token("bob/wide", scope="publish", projects=["*"]),
+            "read": _token("bob/read"),
+            "old": _token("bob/old", scope="publish", until="2020-01-31"),
+        },
+    },
+    "carol": {"role": "reader", "tokens": {"wide": _token("carol/wide", scope="publish")}},
 }
 
 
 @dataclass
 class Server:
-    """A running pypiserver. Every user's password is their name, twice."""
+    """A running pypiserver. Every user's password is their name, twice; their TOKENS are users as well."""
 
     store: Store
     port: int
@@ -78,7 +98,8 @@ class Server:
         self, user: str, data: Mapping[str, str], artifact: tuple[str, bytes] | None, **headers: str
     ) -> requests.Response:
         files = {"content": artifact} if artifact else None
-        return requests.post(self.url, data=data, files=files, auth=(user, user * 2), headers=headers, timeout=120)
+        login = ("__token__", TOKENS[user]) if user in TOKENS else (user, user * 2)
+        return requests.post(self.url, data=data, files=files, auth=login, headers=headers, timeout=120)
 
     def upload(self, artifact: tuple[str, bytes], user: str = "alice", **fields: str) -> requests.Response:
         digest = hashlib.sha256(artifact[1]).hexdigest()
@@ -115,11 +136,27 @@ def serving(directory: Path, **environment: str) -> Iterator[Server]:
         server.kill()
 
 
+def certified(base: Path) -> ssl.SSLContext:
+    """TLS for localhost by a CA of our own, which is in ca.pem then."""
+    new = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 2"
+    leaf = "-addext subjectAltName=DNS:localhost -addext basicConstraints=critical,CA:FALSE"
+    for command in (
+        f"{new} -keyout ca-key.pem -out ca.pem -subj /CN=ca -addext keyUsage=critical,keyCertSign",
+        f"{new} -keyout key.pem -out certificate.pem -subj /CN=localhost -CA ca.pem -CAkey ca-key.pem {leaf}",
+    ):
+        subprocess.run(command.split(), cwd=base, check=True, capture_output=True)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(base / "certificate.pem", base / "key.pem")
+    return tls
+
+
 @contextmanager
-def reading(store: Store, tls: ssl.SSLContext | None = None, login: str = "") -> Iterator[tuple[str, list[str]]]:
+def reading(
+    store: Store, tls: ssl.SSLContext | None = None, login: str = "", uploads: str = ""
+) -> Iterator[tuple[str, list[str]]]:
     """What nginx does for readers, in its simplest form: address of the simple index, and the paths asked for.
 
-    Without the `login`, a name and password with a colon between, the path is noted as "401".
+    Without the `login`, a name and password with a colon between, the path is noted as "401". `uploads` is where those go.
     """
     asked: list[str] = []
     right = f"Basic {b64encode(login.encode()).decode()}"
@@ -136,6 +173,15 @@ def reading(store: Store, tls: ssl.SSLContext | None = None, login: str = "") ->
             self.send_header("WWW-Authenticate", 'Basic realm="index"')
             self.send_header("Content-Length", "0")
             return self.end_headers()
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            sent = {name: self.headers.get(name, "") for name in ("Authorization", "Content-Type", "User-Agent")}
+            answer = requests.post(uploads, data=body, headers=sent, timeout=120)
+            self.send_response(answer.status_code)
+            self.send_header("Content-Length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
 
         def translate_path(self, path: str) -> str:
             path, self.packed = unquote(path.partition("?")[0]), False
@@ -159,6 +205,10 @@ def reading(store: Store, tls: ssl.SSLContext | None = None, login: str = "") ->
             if self.packed:
                 self.send_header("Content-Encoding", "gzip")
             super().end_headers()
+
+        def send_error(self, *arguments: Any, **named: Any) -> None:
+            self.packed = False
+            super().send_error(*arguments, **named)
 
         def log_message(self, *_args: object) -> None:
             pass

@@ -17,9 +17,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from pathlib import Path
 
-import pypi_client as role
 import pytest
 import yaml
+from pypi_client_edit import environment as shell
+from pypi_client_edit import ini, netrc
+from pypi_client_edit import uv as uv_settings
 
 from static_index import pages
 from static_index.store import Store
@@ -27,7 +29,7 @@ from static_index.store import Store
 from .artifacts import wheel
 from .clients import HERE, PROGRAMS, environment, old_python_modules, program
 from .conftest import adding
-from .serve import reading
+from .serve import certified, reading
 
 ROLE, README = HERE.parents[1] / "roles/pypi_client", HERE.parents[1] / "README.md"
 STORES = yaml.safe_load((ROLE / "vars/main.yml").read_text())["__pypi_client_stores"].values()
@@ -153,27 +155,24 @@ class Index:
 def configuration(url: str, uv: Sequence[str]) -> dict[str, str]:
     """What the role writes."""
     want = {"index_url": url, "upload_url": url, "repository": "private", "cert": BUNDLE, "keep_public": False}
-    want |= {"uv_trust": role.uv_trust_option("auto", uv), "anonymous_read": False, "remove": False}
+    want |= {
+        "uv_trust": uv_settings.uv_trust_option("auto", uv),
+        "anonymous_read": False,
+        "remove": False,
+        "tools": ["pip", "uv", "twine"],
+    }
     return {
-        ".config/pip/pip.conf": role.pip_conf("", "", want),
-        ".config/uv/uv.toml": role.uv_toml("", "", want),
-        ".netrc": role.netrc("", "", want, {"username": "alice", "password": "s3cr3t!"}),
-        ".profile": role.profile(BUNDLE),
+        ".config/pip/pip.conf": ini.pip_conf("", "", want),
+        ".config/uv/uv.toml": uv_settings.uv_toml("", "", want),
+        ".netrc": netrc.netrc("", "", want, {"username": "alice", "password": "s3cr3t!"}),
+        ".profile": shell.profile(want),
     }
 
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
     base = tmp_path_factory.mktemp("index")
-    new = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 2"
-    leaf = "-addext subjectAltName=DNS:localhost -addext basicConstraints=critical,CA:FALSE"
-    for command in (
-        f"{new} -keyout ca-key.pem -out ca.pem -subj /CN=ca -addext keyUsage=critical,keyCertSign",
-        f"{new} -keyout key.pem -out certificate.pem -subj /CN=localhost -CA ca.pem -CAkey ca-key.pem {leaf}",
-    ):
-        subprocess.run(command.split(), cwd=base, check=True, capture_output=True)
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(base / "certificate.pem", base / "key.pem")
+    tls = certified(base)
     store = Store(base / "packages", base / "index")
     add = adding(store)
     with pytest.MonkeyPatch.context() as patch:

@@ -59,6 +59,15 @@ def test_uploaded_and_listed_in_the_next_instant(server: Server) -> None:
         ("bob", "other", 403, "bob may publish acme-*, tools; other is none of these"),
         ("carol", "acme-x", 403, "carol may read only: uploading needs the role publisher"),
         ("mallory", "acme-x", 401, "user and password, please"),
+        ("bob/tools", "tools", 200, "OK"),
+        ("bob/tools", "acme-x", 403, "bob/tools may publish t*; acme-x is none of these"),
+        ("bob/tools", "things", 403, "bob/tools may publish acme-*, tools; things is none of these"),
+        ("bob/wide", "acme-wide", 200, "OK"),
+        ("bob/wide", "other", 403, "bob/wide may publish acme-*, tools; other is none of these"),
+        ("bob/read", "tools", 403, "bob/read may read only: uploading needs the role publisher"),
+        ("carol/wide", "acme-x", 403, "carol/wide may read only: uploading needs the role publisher"),
+        ("bob/old", "tools", 401, "The token bob/old has expired: its last day was 2020-01-31 (UTC)."),
+        ("bob/withdrawn", "tools", 401, "This token is unknown here, or was withdrawn."),
     ],
 )
 def test_roles(server: Server, user: str, project: str, status: int, reason: str) -> None:
@@ -66,6 +75,15 @@ def test_roles(server: Server, user: str, project: str, status: int, reason: str
     assert (answer.status_code, answer.reason) == (status, reason)
     assert not answer.text or answer.text == f"{reason}\n"
     assert ("WWW-Authenticate" in answer.headers) == (status == 401)
+
+
+def test_the_log_names_the_token_and_never_has_it(server: Server) -> None:
+    assert server.upload(wheel("acme-told"), "bob/wide").status_code == 200
+    assert server.upload(wheel("acme-told", "2"), "bob/old").status_code == 401
+    said = server.log.read_text()
+    assert "bob/wide uploaded acme_told-1.0-py3-none-any.whl" in said
+    assert "login of bob/old failed" in said
+    assert "ppi_" not in said
 
 
 @pytest.mark.parametrize(

@@ -292,7 +292,7 @@ def test_the_watcher_sees_files_come_and_go(store: Store, add: Add) -> None:
         add(wheel("uploaded"))
         eventually(lambda: len(listed(store)) == 4)
         root = store.index.directory / "simple/index.json"
-        eventually(lambda: len(json.loads(root.read_bytes())["projects"]) == 4)
+        eventually(lambda: store.index.made and len(json.loads(root.read_bytes())["projects"]) == 4)
         assert page(store, "restored")["files"][0]["upload-time"] == "2001-09-09T01:46:40.000000Z"
         fresh.unlink()
         put(store, wheel("uploaded", content=b"replaced"), age=1000)
@@ -300,6 +300,22 @@ def test_the_watcher_sees_files_come_and_go(store: Store, add: Add) -> None:
         eventually(lambda: len(json.loads(root.read_bytes())["projects"]) == 3)
     check_whole(store)
     assert sync.differences(store) == []
+
+
+def test_the_list_of_projects_comes_after_their_pages(store: Store) -> None:
+    """By it nginx tells a page that does not exist from one that is not made yet; also where the packages were restored a moment ago."""
+    put(store, wheel("old"))
+    put(store, wheel("restored"), age=0)
+    with watched(store):
+        eventually(lambda: store.index.made)
+        assert {page(store, name)["name"] for name in ("old", "restored")} == {"old", "restored"}
+    shutil.rmtree(store.index.pages)
+    assert not store.index.made
+
+
+def test_an_empty_index_has_a_list_of_projects(store: Store) -> None:
+    with watched(store):
+        eventually(lambda: store.index.made)
 
 
 def test_the_watcher_of_a_slow_disk_sees_the_next_file_soon(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

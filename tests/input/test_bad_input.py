@@ -66,6 +66,11 @@ CASES = {
             {"name": "plain", "password_hash": "Wonderland"},
             {"name": "cut", "password_hash": HASH[:-1]},
             {"name": "reader", "password": "x", "projects": ["acme-*"]},
+            {"name": "tokens", "tokens": [{"name": "cut", "secret": "ppi_Wonderland"}, {"name": "cut", "hash": HASH}]},
+            {
+                "name": "ends",
+                "tokens": [{"name": "when", "hash": f"sha256:{'0' * 64}", "until": "tomorrow", "scope": "publish"}],
+            },
         ),
         (
             "pypi_users_accounts[1] (alice): is a duplicate of entry 0: keep one of them",
@@ -82,6 +87,11 @@ CASES = {
                 for where in ("[9] (sha)", "[10] (apr1)", "[11] (plain)", "[12] (cut)")
             ),
             "pypi_users_accounts[13] (reader): projects narrows a publisher, but role is reader: set role: publisher",
+            "pypi_users_accounts[14] (tokens): tokens[0] (cut): secret is no whole token",
+            "pypi_users_accounts[14] (tokens): tokens[1] (cut): name is that of another token of this account",
+            "pypi_users_accounts[14] (tokens): tokens[1] (cut): hash is not sha256: and 64 hexadecimal digits",
+            "pypi_users_accounts[15] (ends): tokens[0] (when): scope is publish, but the account's role is reader",
+            "pypi_users_accounts[15] (ends): tokens[0] (when): until is 'tomorrow': give its last day, such as 2027-01-31",
         ),
     ),
     "unknown role and key": Case(
@@ -124,7 +134,7 @@ CASES = {
         {"pypi_stack_nginx_image": "nginx:1.28@sha256:" + "0" * 64, "pypi_stack_listen_address": "2001:db8::1"}, ()
     ),
     "relative directory": Case(
-        {"pypi_directory": "opt/pypi"}, ("pypi_users_directory is 'opt/pypi/users': give an absolute path",)
+        {"pypi_directory": "opt/pypi"}, ('pypi_users_directory is \\"opt/pypi/users\\". Give an absolute path',)
     ),
     "relative place for packages": Case(
         {"pypi_stack_packages": "srv/packages"}, ('pypi_stack_packages is \\"srv/packages\\"', "absolute path")

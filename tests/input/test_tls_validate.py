@@ -36,7 +36,7 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "unknown_mode": ({"pypi_tls_mode": "selfsigned"}, ["pypi_tls_mode", "self_signed, files, acme, off"]),
     "url_for_a_name": ({"pypi_tls_hostname": f"https://{HOST}"}, ["pypi_tls_hostname", f"https://{HOST}"]),
     "wildcard": ({"pypi_tls_alternative_names": ["*.b.de"]}, ["pypi_tls_alternative_names", "*.b.de"]),
-    "relative_directory": ({"pypi_tls_directory": "tls"}, ["pypi_tls_directory is 'tls'", "absolute"]),
+    "relative_directory": ({"pypi_tls_directory": "tls"}, ['pypi_tls_directory is "tls"', "absolute"]),
     "renewed_for_ever": ({"pypi_tls_renew_before_days": 397}, ["pypi_tls_renew_before_days is 397"]),
     "too_long_for_apple": ({"pypi_tls_validity_days": 398}, ["pypi_tls_validity_days 398"]),
     "outlives_the_ca": ({"pypi_tls_ca_validity_days": 400}, ["pypi_tls_ca_validity_days 400"]),
@@ -116,9 +116,8 @@ def messages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for task in report["plays"][0]["tasks"]:
         for host, result in task["hosts"].items():
             if result.get("failed"):
-                failed[host] = failed.get(host, "") + "".join(
-                    part["msg"] for part in [result, *result.get("results", [])] if "msg" in part
-                )
+                said = [part["msg"] for part in [result, *result.get("results", [])] if "msg" in part]
+                failed[host] = failed.get(host, "") + "".join("".join(message) for message in said)
     return failed
 
 

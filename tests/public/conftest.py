@@ -63,10 +63,10 @@ class Engine:
     process: subprocess.Popen[bytes] | None = None
     log: list[str] = field(default_factory=list)
 
-    def ask(self, path: str, method: str = "GET", timeout: float = 60) -> Reply:
+    def ask(self, path: str, method: str = "GET", timeout: float = 60, reader: str = "") -> Reply:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
-            connection.request(method, path)
+            connection.request(method, path, headers={"X-Reader": reader})
             response = connection.getresponse()
             body = response.read()
             if location := response.headers.get("X-Accel-Redirect"):

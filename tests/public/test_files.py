@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 import os
@@ -21,7 +22,7 @@ from public_index.__main__ import main
 from public_index.cache import Cache
 
 from .conftest import Engine, Start, address, described, document, process, serving
-from .upstream import Artifact, Upstream, held_back, running, slowly
+from .upstream import JSON, Artifact, Upstream, held_back, running, slowly
 
 
 def large(upstream: Upstream, megabytes: int, pause: float = 0.0) -> Artifact:
@@ -73,6 +74,61 @@ def wait_for(condition: Any, seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize("limit", ["server.CONNECTIONS", "server.ASKING"])
+def test_a_reader_who_asks_for_very_much_leaves_places_for_others(
+    start: Start, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setattr(f"public_index.{limit}", 20)
+    monkeypatch.setattr("public_index.server.PATIENCE", 0.1)
+    upstream.add("good")
+    engine, end = start(timeout=60), threading.Event()
+    names = [f"slow{number}" for number in range(20)]
+    for name in names:
+        upstream.add(name)
+        content = json.dumps(upstream.document(name)).encode()
+        upstream.wrong[f"/simple/{name}/"] = held_back(content, 10, end, JSON)
+    with ThreadPoolExecutor(len(names)) as pool:
+        asked = [pool.submit(engine.ask, f"/simple/{name}/", reader="greedy") for name in names]
+        try:
+            while len(upstream.asked) + sum(reply.done() for reply in asked) < len(names):
+                time.sleep(0.01)
+            for path in ("/simple/good/", "/exists/good", "/health"):
+                assert engine.ask(path, reader="modest").status == 200, path
+        finally:
+            end.set()
+        replies = [reply.result() for reply in asked]
+    assert [reply.status for reply in replies].count(200) == 10
+    assert {(reply.status, reply.headers["Retry-After"]) for reply in replies} == {(200, None), (503, "5")}
+    assert engine.ask("/simple/slow19/", reader="greedy").status == 200
+
+
+def test_a_reader_who_starts_very_many_downloads_leaves_places_for_others(
+    start: Start, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one who leaves at once: what was begun is fetched all the same."""
+    monkeypatch.setattr("public_index.mirror.DOWNLOADS", 8)
+    monkeypatch.setattr("public_index.mirror.PATIENCE", 0.1, raising=False)
+    good = upstream.add("good")
+    engine, end = start(timeout=60), threading.Event()
+    files = [upstream.add("slow", f"{number}.0") for number in range(9)]
+    for file in files:
+        upstream.wrong[f"/files/{file.filename}"] = held_back(file.content, 10, end)
+    statuses = []
+    try:
+        for file in files:
+            connection = http.client.HTTPConnection("127.0.0.1", engine.port, timeout=60)
+            connection.request("GET", address(file, "slow"), headers={"X-Reader": "greedy"})
+            statuses.append(connection.getresponse().status)
+            connection.close()
+        assert engine.ask(address(good, "good"), reader="modest").body == good.content
+        assert statuses == [200] * 4 + [503] * 5
+    finally:
+        end.set()
+    assert len(engine.kept()) == 5
+    for file in files:
+        assert engine.ask(address(file, "slow"), reader="greedy").body == file.content
 
 
 def test_a_client_that_leaves_harms_nobody(start: Start, upstream: Upstream) -> None:
@@ -199,7 +255,7 @@ def test_an_upstream_that_cannot_be_reached_costs_time_once(start: Start, tmp_pa
         gone.down = True  # the connections that are kept, too
     tries: list[str] = []
     assert engine.mirror
-    transport = engine.mirror._transports["pypi"]
+    transport = engine.mirror._catalogue.transport("lib")
     dial = transport._dial
     transport._dial = lambda *given: tries.append("") or dial(*given)  # type: ignore[func-returns-value, method-assign]
     engine.later(700)
@@ -234,7 +290,7 @@ def test_what_the_cache_holds_and_nothing_else(start: Start, upstream: Upstream)
     assert "core-metadata" not in offline.page("lib")["files"][0]
     assert offline.offers("seen") == set()
     assert offline.ask(address(kept, "lib")).body == kept.content
-    for path in (address(other, "lib"), "/simple/other/", address(kept, "lib", ".metadata"), "/exists/other"):
+    for path in (address(other, "lib"), "/simple/other/", address(kept, "lib", ".metadata")):
         reply = offline.ask(path)
         assert (reply.status, "pypi_public_packages: cached" in reply.reason) == (404, True), reply
     assert len(upstream.asked) == asked
@@ -407,6 +463,56 @@ def test_head_and_health(start: Start, upstream: Upstream) -> None:
     engine.later(601)
     assert engine.ask("/simple/lib/").status == 200
     assert b'"failing": ["pypi"]' in engine.ask("/health").body
+
+
+def test_head_says_no_more_than_get(start: Start, upstream: Upstream) -> None:
+    artifact = upstream.add("lib", metadata=b"about it")
+    assert start().offers("lib")
+    engine = start(packages="cached")
+    for suffix in ("", ".metadata"):
+        for method in ("HEAD", "GET"):
+            reply = engine.ask(address(artifact, "lib", suffix), method)
+            assert (reply.status, "cached" in reply.reason) == (404, True), (method, suffix, reply)
+
+
+def test_metadata_that_is_said_to_be_other_is_fetched_again(start: Start, upstream: Upstream) -> None:
+    artifact = upstream.add("lib", metadata=b"first")
+    engine = start()
+    for suffix in ("", ".metadata"):
+        assert engine.ask(address(artifact, "lib", suffix)).status == 200
+    assert engine.kept() == {artifact.filename, f"{artifact.filename}.metadata"}
+    artifact.metadata = b"second"
+    engine.later(601)
+    assert engine.offers("lib")
+    assert engine.kept() == {artifact.filename}
+    assert engine.ask(address(artifact, "lib", ".metadata")).body == b"second"
+    assert upstream.count(f"/files/{artifact.filename}") == 1
+
+
+def test_metadata_that_is_said_to_be_other_while_nothing_ran(start: Start, upstream: Upstream) -> None:
+    artifact = upstream.add("lib", metadata=b"first")
+    engine = start()
+    for suffix in ("", ".metadata"):
+        assert engine.ask(address(artifact, "lib", suffix)).status == 200
+    assert len(engine.kept()) == 2
+    listing = engine.cache / "listings/lib.json"
+    said = hashlib.sha256(b"first").hexdigest(), hashlib.sha256(b"second").hexdigest()
+    listing.write_text(listing.read_text().replace(*said))
+    assert start().kept() == {artifact.filename}
+
+
+def test_a_full_disk_is_said(start: Start, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    upstream.add("lib")
+    engine = start()
+    assert engine.mirror
+
+    def full(*_args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(engine.mirror.cache, "write", full)
+        assert engine.ask("/simple/lib/").status == 500
+    assert engine.offers("lib")
 
 
 def test_a_broken_cache_is_mended(start: Start, upstream: Upstream) -> None:

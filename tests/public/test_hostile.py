@@ -298,7 +298,7 @@ def test_the_password_is_for_the_upstream_alone(start: Start, upstream: Upstream
 def test_nothing_of_the_client_goes_upstream(start: Start, upstream: Upstream) -> None:
     upstream.add("lib")
     engine = start()
-    headers = "Authorization: Basic x\r\nCookie: a\r\nX-Forwarded-For: 1.2.3.4\r\nUser-Agent: me\r\nX-Real-IP: 1.2.3.4"
+    headers = "Authorization: Basic x\r\nCookie: a\r\nX-Forwarded-For: 1.2.3.4\r\nUser-Agent: me\r\nX-Reader: jane"
     with socket.create_connection(("127.0.0.1", engine.port)) as client:
         client.sendall(
             f"GET /simple/lib/ HTTP/1.1\r\nHost: private.example\r\n{headers}\r\nConnection: close\r\n\r\n".encode()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -17,7 +19,7 @@ from public_index import config, listing, names
 from public_index.pages import render
 
 from .conftest import Start, address
-from .upstream import JSON, OLD, Artifact, Upstream, say
+from .upstream import JSON, OLD, Artifact, Upstream, held_back, say
 
 SAYS: dict[str, Any] = {
     "requires-python": '>=3.9,<"4"&x',
@@ -174,6 +176,26 @@ def test_a_page_is_asked_for_once_in_ten_minutes_and_then_only_for_changes(start
     for _ in range(3):
         assert engine.offers("lib")
     assert tags == [None, '"one"']
+
+
+def test_slow_pages_hold_nobody_up(start: Start, upstream: Upstream) -> None:
+    upstream.add("good")
+    engine = start(timeout=60)
+    end = threading.Event()
+    slow = [f"slow{number}" for number in range(12)]
+    for name in slow:
+        upstream.add(name)
+        content = json.dumps(upstream.document(name)).encode()
+        upstream.wrong[f"/simple/{name}/"] = held_back(content, 10, end, JSON)
+    with ThreadPoolExecutor(len(slow)) as pool:
+        asked = [pool.submit(engine.offers, name) for name in slow]
+        while sum(upstream.count(f"/simple/{name}/") for name in slow) < len(slow):
+            time.sleep(0.01)
+        try:
+            assert engine.offers("good")
+        finally:
+            end.set()
+        assert all(page.result() for page in asked)
 
 
 def test_a_large_page_in_time(start: Start, upstream: Upstream) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from public_index.cache import Cache, Kept
+
 from .conftest import DAY, NOW, Engine, Start, address, described
 from .upstream import Artifact, Upstream, running, say
 
@@ -269,6 +271,65 @@ def test_malware_goes_although_the_disk_is_full(
         assert engine.kept() == set()
 
 
+def test_one_project_that_cannot_be_judged_keeps_no_malware_of_others(
+    start: Start, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["aaa", "lib", "zzz"]
+    bad = [upstream.add(name) for name in names]
+    engine = start(advisories_url=publish(upstream))
+    assert engine.mirror
+    engine.mirror.refresh_advisories()
+    for name, artifact in zip(names, bad, strict=True):
+        assert engine.ask(address(artifact, name)).status == 200
+    assert len(engine.kept()) == 3
+    publish(upstream, *(advisory(name, ["1.0"]) for name in names))
+    engine.now += 3600
+    drop = engine.mirror.cache.drop_file
+
+    def broken(kept: Kept) -> None:
+        if kept.project == "lib":
+            raise OSError(5, "Input/output error")
+        drop(kept)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine.mirror.cache, "drop_file", broken)
+        engine.mirror.refresh_advisories()
+        assert engine.kept() == {bad[1].filename}
+        engine.later(1)
+    engine.later(1)
+    assert engine.kept() == set()
+
+
+@pytest.mark.parametrize("when", ["start", "tick"])
+def test_one_project_that_cannot_be_judged_keeps_no_others_as_they_are(
+    start: Start, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    names = ["aaa", "lib", "zzz"]
+    files = [upstream.add(name) for name in names]
+    engine = start()
+    for name, artifact in zip(names, files, strict=True):
+        assert engine.ask(address(artifact, name)).status == 200
+    assert len(engine.kept()) == 3
+    drop = Cache.drop_file
+
+    def broken(cache: Cache, kept: Kept) -> None:
+        if kept.project == "lib":
+            raise OSError(5, "Input/output error")
+        drop(cache, kept)
+
+    monkeypatch.setattr(Cache, "drop_file", broken)
+    if when == "start":
+        again = start(reserved=names)
+    else:
+        assert engine.mirror
+        again = engine
+        for name in names:
+            (engine.cache / f"listings/{name}.json").unlink()
+        engine.later(-100)
+    assert again.kept() == {files[1].filename}
+    assert not list(again.cache.glob("simple/lib/*"))
+
+
 @pytest.mark.parametrize(
     ("versions", "events", "malicious"),
     [
@@ -331,3 +392,15 @@ def test_whether_a_name_is_taken(start: Start, upstream: Upstream) -> None:
     upstream.down = True
     assert engine.ask("/exists/somebody").status == 502
     assert engine.ask("/exists/requests").status == 200
+
+
+def test_whether_a_name_is_taken_is_not_known_without_an_upstream(start: Start, upstream: Upstream) -> None:
+    upstream.add("requests")
+    assert start().offers("requests")
+    engine = start(packages="cached", reserved=["acme-*"])
+    asked = len(upstream.asked)
+    assert json.loads(engine.ask("/exists/requests").body) == {"upstream": "pypi"}
+    assert engine.ask("/exists/acme-tool").status == 404
+    reply = engine.ask("/exists/nobody")
+    assert (reply.status, "not known" in reply.reason) == (503, True), reply
+    assert len(upstream.asked) == asked

@@ -156,11 +156,13 @@ def slowly(content: bytes, piece: int, pause: float) -> Misbehaviour:
     return send
 
 
-def held_back(content: bytes, last: int, until: threading.Event) -> Misbehaviour:
+def held_back(
+    content: bytes, last: int, until: threading.Event, kind: str = "application/octet-stream"
+) -> Misbehaviour:
     """All of it, its last bytes when the event has come."""
 
     def send(request: BaseHTTPRequestHandler) -> None:
-        say(request, b"", "application/octet-stream", Content_Length=str(len(content)))
+        say(request, b"", kind, Content_Length=str(len(content)))
         request.wfile.write(content[:-last])
         until.wait(60)
         request.wfile.write(content[-last:])
@@ -168,7 +170,9 @@ def held_back(content: bytes, last: int, until: threading.Event) -> Misbehaviour
     return send
 
 
-class _Quiet(ThreadingHTTPServer):
+class Quiet(ThreadingHTTPServer):
+    """Says nothing of clients that leave."""
+
     daemon_threads = True
     request_queue_size = 256
 
@@ -178,7 +182,7 @@ class _Quiet(ThreadingHTTPServer):
 
 @contextmanager
 def running(upstream: Upstream, address: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> Iterator[Upstream]:
-    server = _Quiet((address, 0), handler(upstream))
+    server = Quiet((address, 0), handler(upstream))
     if tls:
         server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()

@@ -28,6 +28,12 @@ PASSWORDS = {
     "dave": "dave-New-2020",  # reader, was a publisher with another password
     "erin": "erin-Arrives-2022",  # publisher of acme-*
 }
+TOKENS = {
+    "erin/laptop": "ppi_AcPeb3s0jFNrrGkRYanvBFTMQOtXq2rtJu9IMylABar2Kutcl",
+    "erin/release": "ppi_5YFAS3eIDAZKVVMs0HiTWI2EI7oazYWr6n93sYUZzcr0HNx5r",
+    "erin/old": "ppi_8Lb9SxoN8K4p2NOdmHRZzi5xQBEMATXoihT0ePDow7d3DFhuo",
+    "robot/nightly": "ppi_ZPXWXfcn5wlpyH4fB2CCyeJwEmhmDx8HG5OJxOTDtGb3WvX2S",
+}
 GONE = {"carol": "carol-Leaves-2001", "dave": "dave-Old-2010"}
 
 SURVIVOR = "survivor-1.0-py3-none-any.whl"
@@ -40,6 +46,11 @@ def basic(user: str, password: str) -> str:
 def right(user: str) -> dict[str, str]:
     """The header of a user who knows the password."""
     return {"Authorization": basic(user, PASSWORDS[user])}
+
+
+def bearer(token: str) -> dict[str, str]:
+    """The header of who has that token, ACCOUNT/TOKEN."""
+    return {"Authorization": basic("__token__", TOKENS[token])}
 
 
 def wait_until(what: str, condition: Callable[[], bool], seconds: float) -> float:

@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from .lab import GONE, PASSWORDS, Lab
+from .lab import GONE, PASSWORDS, TOKENS, Lab
 
 
 def encodings(secret: str) -> set[str]:
@@ -31,7 +31,7 @@ class Secrets:
 
     @classmethod
     def passwords(cls, more: Iterable[str] = ()) -> Secrets:
-        plain = {*PASSWORDS.values(), *GONE.values(), *more}
+        plain = {*PASSWORDS.values(), *GONE.values(), *TOKENS.values(), *more}
         return cls(frozenset(text for secret in plain for text in encodings(secret)))
 
     @classmethod

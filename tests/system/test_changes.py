@@ -8,6 +8,8 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
+import pytest
+
 from .lab import Edge, Lab, recap, right, wait_until
 
 DAEMON = "/etc/docker/daemon.json"
@@ -65,6 +67,7 @@ def test_what_would_be_lost_from_sight_is_refused_with_the_way_to_move_it(lab: L
     assert lab.server.run("ls /srv/elsewhere /srv/users /srv/tls").stdout == ""
 
 
+@pytest.mark.scenario("default")
 def test_another_ca_than_the_clients_trust_is_refused(lab: Lab, edge: Edge, tmp_path: Path) -> None:
     """Another checkout, say, which would make one of its own."""
     with nothing_changes(lab, edge):
@@ -84,6 +87,7 @@ def test_a_daemon_json_that_cannot_be_read_is_named_before_anything_changes(lab:
     assert recap(run.stdout)[lab.server_name]["changed"] == 0
 
 
+@pytest.mark.scenario("default")
 def test_an_image_that_is_not_to_be_had_changes_nothing(lab: Lab, edge: Edge) -> None:
     with nothing_changes(lab, edge):
         run, said = server(lab, pypi_stack_nginx_image="nginx:none", pypi_stack_nginx_memory="200m")
@@ -91,6 +95,7 @@ def test_an_image_that_is_not_to_be_had_changes_nothing(lab: Lab, edge: Edge) ->
     assert recap(run.stdout)[lab.server_name]["changed"] == 0
 
 
+@pytest.mark.scenario("default")
 def test_an_image_that_does_not_start_gives_way_to_what_ran(lab: Lab, edge: Edge) -> None:
     """nginx's instead of pypiserver's: there is no gunicorn in it."""
 
@@ -122,6 +127,7 @@ def test_a_setting_that_the_engine_does_not_know_is_taken_back(lab: Lab, edge: E
     assert edge.request("/simple/survivor/", right("alice")).status == 200
 
 
+@pytest.mark.scenario("default")
 def test_an_image_that_became_another_under_its_name_is_refused(lab: Lab, edge: Edge) -> None:
     nginx, other = (lab.containers()[name]["Config"]["Image"] for name in ("nginx", "pypiserver"))
     lab.server.check_output(f"docker tag {nginx} kept && docker tag {other} {nginx}")

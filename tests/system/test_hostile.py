@@ -14,6 +14,8 @@ import pytest
 from .conftest import MakeWheel
 from .lab import SURVIVOR, Edge, Lab, basic, right, wait_until
 
+pytestmark = pytest.mark.scenario("default")
+
 ALICE = f"Authorization: {right('alice')['Authorization']}\r\n"
 HOST = "Host: localhost\r\n"
 HEAD = f"{HOST}{ALICE}"

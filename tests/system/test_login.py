@@ -17,6 +17,8 @@ import pytest
 from .conftest import MakeWheel
 from .lab import GONE, PASSWORDS, SURVIVOR, Answer, Edge, Lab, basic, best, right, wait_until
 
+pytestmark = pytest.mark.scenario("default")
+
 PATHS = [
     "/",
     "/simple/",
@@ -302,6 +304,8 @@ class Login(http.server.BaseHTTPRequestHandler):
             asked[credential] += 1
             right = base64.b64decode(credential + '==').startswith(b'right')
             self.send_response(204 if right else 401)
+            if b'brief' in base64.b64decode(credential + '=='):
+                self.send_header('X-Login-Remember', '2000')
             self.send_header('X-Login-User', 'right')
             self.send_header('X-Login-Role', 'reader')
             self.end_headers()
@@ -413,6 +417,42 @@ def test_a_verdict_ends(lab: Lab, edge: Edge) -> None:
     with stub(lab, *short):
         wait_until("a right one is verified again", lambda: again("right"), 30)
         wait_until("and a wrong one", lambda: again("wrong"), 30)
+
+
+def test_a_verdict_ends_with_its_token(lab: Lab, edge: Edge) -> None:
+    """Long before what nginx would keep it for, and not what has no end."""
+    mark = secrets.token_hex(4)
+
+    def times(name: str) -> int:
+        assert edge.request("/simple/", {"Authorization": basic(name, mark)}).status == 200
+        return asked(lab)[f"{name}:{mark}"]
+
+    with stub(lab):
+        wait_until("it is verified again", lambda: times("right-brief") == 2, 30)
+        assert times("right") == times("right") == 1
+
+
+SET_BACK = 's|Date.now()|& - (fs.existsSync("/users/back") ? 3600000 : 0)|'
+
+
+def test_what_was_to_end_does_not_live_on_when_the_clock_is_set_back(lab: Lab, edge: Edge) -> None:
+    """The hosts of the lab share their clock with this machine: nginx's code is told another time instead."""
+    mark = secrets.token_hex(4)
+    code, flag = f"{lab.project}/nginx/*/login.js", f"{lab.project}/users/back"
+    lab.server.check_output(f"sed -i.kept '{SET_BACK}' {code}")
+    try:
+        with stub(lab), closing(edge.session()) as session:
+
+            def times() -> int:
+                assert edge.request("/simple/", {"Authorization": basic("right", mark)}, session=session).status == 200
+                return asked(lab)[f"right:{mark}"]
+
+            assert times() == times() == 1
+            lab.server.check_output(f"touch {flag}")
+            wait_until("it is verified again", lambda: times() > 1, 30)
+            wait_until("and kept again", lambda: times() == times(), 30)
+    finally:
+        lab.server.check_output(f"rm -f {flag}; for file in {code}; do mv $file.kept $file; done")
 
 
 def test_who_is_removed_is_out_whatever_the_clock_does(lab: Lab, edge: Edge) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from .lab import Edge, Lab, right, wait_until
+from .lab import ROOT, Edge, Lab, recap, right, wait_until
 from .packages import make_wheel
 from .upstream import LARGE
 
@@ -169,6 +170,34 @@ def test_pip_and_uv_install_what_is_kept_without_the_upstream(lab: Lab, edge: Ed
             lab.client.check_output(f"timeout 120 {installer} --force-reinstall hello survivor 2>&1")
 
 
+def test_a_cache_is_filled_from_a_lock_file(lab: Lab, venv: str, tmp_path: Path) -> None:
+    """Exactly what it names and is not ours, once, and then nobody needs the upstream."""
+    public = "docker compose --project-directory /opt/pypi-public exec -T public python3 -m public_index"
+
+    def kept() -> set[str]:
+        return {line.split()[-1] for line in lab.server.check_output(f"{public} list").splitlines()}
+
+    def warm() -> int:
+        lock = tmp_path / "requirements.txt"
+        lock.write_text("hello==1.0\nlarge==1.0\nsurvivor==1.0\n")
+        wanted = {
+            "warm_files": [os.path.relpath(lock, ROOT)],
+            "warm_pythons": ["3.13"],
+            "warm_platforms": ["manylinux_2_28_x86_64"],
+        }
+        run = lab.site(playbook="playbooks/warm.yml", **wanted)
+        assert run.returncode == 0, run.stdout
+        return recap(run.stdout)[lab.server_name]["changed"]
+
+    lab.server.run(f"{public} purge hello; {public} purge large")
+    before = kept()
+    assert warm() == 1
+    assert kept() - before == {"hello-1.0-py3-none-any.whl", "large-1.0-py3-none-any.whl"}
+    assert warm() == 0
+    with without_upstream(lab):
+        lab.client.check_output(f"{PIP} install --force-reinstall hello==1.0 large survivor 2>&1")
+
+
 def test_use_is_noted_and_nginx_cannot_write(lab: Lab, edge: Edge) -> None:
     """What was not used for the longest time makes room; a kept file is used without the engine."""
     found = "find $(docker volume inspect --format '{{.Mountpoint}}' pypi_public)/files/large -name '*.whl'"
@@ -189,6 +218,32 @@ def test_names_are_not_free_when_the_register_cannot_be_read(lab: Lab, edge: Edg
         assert edge.request("/simple/hello/", ALICE).status == 503
         assert edge.request("/simple/survivor/", ALICE).status == 200
     assert edge.request("/simple/hello/", ALICE).status == 200
+
+
+@pytest.mark.parametrize("register", ["packages/.owned", "index/.owned"])
+def test_a_name_is_not_free_when_its_entry_cannot_be_read(lab: Lab, edge: Edge, register: str) -> None:
+    """As on a disk that fails: a link to itself is an error, and not a file that is not there."""
+    name = f"unreadable-{register[:5]}"
+    places = {
+        "packages/.owned": lab.server.check_output("docker volume inspect --format '{{.Mountpoint}}' pypi_packages")
+        + "/.owned",
+        "index/.owned": f"{lab.project}/index/.owned",
+    }
+    entry = f"{places[register]}/{name}"
+    with stopped(lab, f"ln -s {name} {entry}", f"rm {entry}"):
+        for path in (f"/simple/{name}/", f"/pypi/{name}/json", f"/public/{name}/{'0' * 16}/x-1.0-py3-none-any.whl"):
+            assert edge.request(path, ALICE).status == 503, path
+    assert edge.request(f"/simple/{name}/", ALICE).status == 404
+
+
+def test_a_private_page_that_is_not_made_yet_is_no_404(lab: Lab, edge: Edge) -> None:
+    """The index directory was emptied, and is made again from the packages."""
+    pages = f"{lab.project}/index/simple"
+    away = f"docker pause pypi-pypiserver-1 && mv {pages} {pages}.away && mkdir {pages}"
+    with stopped(lab, away, f"rmdir {pages} && mv {pages}.away {pages} && docker unpause pypi-pypiserver-1"):
+        answer = edge.request("/simple/survivor/", ALICE)
+        assert (answer.status, "being made" in answer.reason) == (503, True), answer
+    assert edge.request("/simple/survivor/", ALICE).status == 200
 
 
 def test_a_killed_engine_comes_back(lab: Lab, edge: Edge, container: dict[str, Any]) -> None:

@@ -16,8 +16,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from .lab import PASSWORDS, SURVIVOR, Edge, Lab, basic, best, right, wait_until
 from .storm import storm
+
+pytestmark = pytest.mark.scenario("default")
 
 PAGE = "/simple/survivor/"
 

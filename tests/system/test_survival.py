@@ -152,7 +152,7 @@ def test_a_bad_nginx_configuration_never_replaces_the_good_one(lab: Lab, edge: E
 
     before = state()
     run = lab.site(
-        *("--start-at-task", "Configure | Write the nginx configuration"),
+        *("--start-at-task", "Configure | Write the welcome page and the nginx configuration"),
         playbook="playbooks/server.yml",
         pypi_stack_max_upload_size=f"{10**30}m",
     )
@@ -164,6 +164,7 @@ def test_a_bad_nginx_configuration_never_replaces_the_good_one(lab: Lab, edge: E
     assert state() == before
 
 
+@pytest.mark.scenario("default")
 @pytest.mark.parametrize("share", [0.5, 1.0])
 def test_a_power_cut_in_a_large_upload(lab: Lab, edge: Edge, make: MakeWheel, share: float) -> None:
     """The file is there, whole and on its page, or there is nothing; and the client may try again."""

@@ -14,17 +14,20 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import pypi_client as client
 import pypi_client_files as files
 import pytest
+import yaml
+from pypi_client_edit import plan
 
 ROLE = Path(__file__).parents[2] / "roles/pypi_client"
 UID, GID = os.getuid(), os.getgid()
 FOREIGN = {
-    "etc/pip.conf": "# policy\n[global]\ntimeout = 42\n",
+    "etc/pip.conf": "# policy\n[global]\nindex-url = https://their.example/\ntimeout = 42\n",
     "etc/uv/uv.toml": "offline = false\n",
     "home/ci/.netrc": "machine other.example login someone password else\n",
     "home/ci/.pypirc": "[distutils]\nindex-servers = other\n\n[other]\nrepository = https://other.example/\n",
+    "home/ci/.config/hatch/config.toml": '[publish.index]\nrepo = "main"\n',
+    "home/dev/.config/pdm/config.toml": "[pypi]\nurl = 'https://their.example/'",
     "home/dev/.config/pip/pip.conf": "[install]\nuser = true\n",
 }
 
@@ -42,6 +45,7 @@ BEFORE: dict[str, Any] = {
     "cert": "/bundle",
     "uv_trust": "auto",
     "keep_public": False,
+    "tools": ["pip", "uv", "twine"],
     "anonymous_read": False,
     "remove": False,
 }
@@ -70,17 +74,17 @@ class Host:
         homes = {
             name: [name, "x", str(UID), str(GID), "", f"{self.base}/home/{name}", "/bin/sh"] for name in ("ci", "dev")
         }
-        targets = client.pypi_client_targets(users, want["scope"], f"{self.base}/etc", homes, want)
+        targets = plan.pypi_client_targets(users, want["scope"], f"{self.base}/etc", homes, want)
         record = {"base": f"{self.base}/var", "path": "private-pypi/client.json"}
         seen = files.look({"record": record, "read": targets, "store": None, "uv": []}) | {"uv": uv or {}}
-        return client.pypi_client_plan(seen, targets, users, want, record)
+        return plan.pypi_client_plan(seen, targets, users, want, record)
 
     def run(self, steps: int | None = None, **variables: Any) -> list[str]:
         """The files that were written; all of them, or the first ones only."""
         writes = self.plan(**variables)["writes"][:steps]
         for write in writes:
             files.write(write | {"uid": UID, "gid": GID})
-        return [client.pypi_client_place(write) for write in writes]
+        return [plan.pypi_client_place(write) for write in writes]
 
     def tree(self) -> dict[str, str]:
         files = [path for path in self.base.rglob("*") if path.is_file()]
@@ -108,9 +112,13 @@ CHANGES: dict[str, dict[str, Any]] = {
     "a public CA": {"cert": ""},
     "the public index as well": {"keep_public": True},
     "anonymous reading": {"anonymous_read": True},
+    "every tool": {"tools": list(plan.KINDS)},
+    "every tool in the scope user": {"tools": list(plan.KINDS), "scope": "user"},
+    "no tool": {"tools": []},
     "everything": {
         "index_url": "http://new.example/simple/", "upload_url": "http://up.example/", "repository": "team", "cert": "",
         "scope": "user", "users": [user("dev", password="n3w")], "keep_public": True,
+        "tools": list(plan.KINDS),
     },
     "nothing": {},
     "absent": {"remove": True},
@@ -208,6 +216,24 @@ def test_owner_and_mode(tmp_path: Path) -> None:
     assert not any("s3cr3t" in text for name, text in host.tree().items() if name.startswith("etc"))
     (host.base / "home/dev/.netrc").chmod(0o604)
     assert [Path(place).name for place in host.run()] == [".netrc"], "a mode that others can read is mended"
+
+
+def test_secrets_of_every_tool_are_in_files_of_their_owner_s_alone(tmp_path: Path) -> None:
+    for scope, users in (("system", [user("ci"), user("dev", publish=False)]), ("user", [user("ci")])):
+        host = Host(tmp_path / scope)
+        before = set(host.tree())
+        host.run(tools=list(plan.KINDS), scope=scope, users=users)
+        secret = {name for name, text in host.tree().items() if "s3cr3t" in text}
+        assert {(host.base / name).stat().st_mode & 0o777 for name in secret} == {0o600}
+        assert {name for name in secret if "dev" in name} == ({"home/dev/.netrc"} if scope == "system" else set())
+        assert len(secret) == (6 if scope == "system" else 5)
+        open_ = set(host.tree()) - secret - before - {"var/private-pypi/client.json"}
+        assert {(host.base / name).stat().st_mode & 0o777 for name in open_} == {0o644}
+
+
+def test_the_specification_knows_every_tool() -> None:
+    specification = yaml.safe_load((ROLE / "meta/argument_specs.yml").read_text())["argument_specs"]["main"]["options"]
+    assert specification["pypi_client_tools"]["choices"] == list(plan.KINDS)
 
 
 def test_everyone_s_uv_decides_about_everyone_s_file_and_one_s_own_about_one_s_own(tmp_path: Path) -> None:

@@ -9,8 +9,11 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import pypi_client as client
 import pytest
+from pypi_client_edit.ini import pip_conf, pypirc
+from pypi_client_edit.netrc import netrc
+from pypi_client_edit.uv import uv_toml, uv_trust_option
+from pypi_client_edit.variables import pypi_client_problems
 from twine.utils import get_config
 
 ROLE = Path(__file__).parents[2] / "roles" / "pypi_client"
@@ -23,6 +26,7 @@ WANT: dict[str, Any] = {
     "cert": "",
     "uv_trust": "system-certs",
     "keep_public": False,
+    "tools": ["pip", "uv", "twine"],
     "anonymous_read": False,
     "remove": False,
 }
@@ -31,8 +35,7 @@ PLAIN = WANT | {"index_url": "http://pypi.example.org:8080/simple/"}
 
 
 def problems(*users: dict[str, Any], url: str = URL, upload: str = "", repository: str = "private") -> list[str]:
-    found: list[str] = client.pypi_client_problems(users, url, upload, repository)
-    return found
+    return pypi_client_problems(users, url, upload, repository)
 
 
 # --- variables
@@ -110,10 +113,10 @@ def ini(text: str) -> dict[str, dict[str, str]]:
 
 
 def test_pip_conf_from_nothing_and_back() -> None:
-    text = client.pip_conf("", "pip.conf", WANT)
+    text = pip_conf("", "pip.conf", WANT)
     assert text == f"[global]\nindex-url = {URL}\n"
-    assert client.pip_conf(text, "pip.conf", WANT) == text
-    assert client.pip_conf(text, "pip.conf", REMOVE) == ""
+    assert pip_conf(text, "pip.conf", WANT) == text
+    assert pip_conf(text, "pip.conf", REMOVE) == ""
 
 
 PIP_FOREIGN = """\
@@ -131,61 +134,58 @@ user = true
 
 @pytest.mark.parametrize("foreign", [PIP_FOREIGN, "[install]\nuser = true\n", "# only a comment\n"])
 def test_pip_conf_keeps_foreign_lines(foreign: str) -> None:
-    text = client.pip_conf(foreign, "pip.conf", WANT)
+    text = pip_conf(foreign, "pip.conf", WANT)
     assert ini(text)["global"]["index-url"] == URL
     lines = iter(text.splitlines())
     assert all(line in lines for line in foreign.splitlines()), "foreign lines are there, in their order"
-    assert client.pip_conf(text, "pip.conf", WANT) == text
-    assert client.pip_conf(text, "pip.conf", REMOVE) == foreign
+    assert pip_conf(text, "pip.conf", WANT) == text
+    assert pip_conf(text, "pip.conf", REMOVE) == foreign
 
 
 @pytest.mark.parametrize("key", ["index-url", "index_url", "Index-URL"])
 def test_pip_conf_replaces_the_old_index_however_it_is_spelled(key: str) -> None:
-    text = client.pip_conf(f"[global]\n{key} : https://u:p@old.example/simple\ntimeout = 5\n", "pip.conf", WANT)
+    text = pip_conf(f"[global]\n{key} : https://u:p@old.example/simple\ntimeout = 5\n", "pip.conf", WANT)
     assert ini(text) == {"global": {"timeout": "5", "index-url": URL}}
 
 
 def test_trusted_host_for_plain_http_only() -> None:
     foreign = "[global]\ntrusted-host = lab.example\n    two.example\n"
-    plain = client.pip_conf(foreign, "pip.conf", PLAIN)
+    plain = pip_conf(foreign, "pip.conf", PLAIN)
     assert ini(plain)["global"]["trusted-host"].split() == ["lab.example", "two.example", "pypi.example.org:8080"]
-    assert client.pip_conf(plain, "pip.conf", PLAIN) == plain
-    back = client.pip_conf(plain, "pip.conf", PLAIN | {"remove": True})
-    assert ini(back) == {"global": {"trusted-host": "lab.example two.example"}}
+    assert pip_conf(plain, "pip.conf", PLAIN) == plain
+    assert pip_conf(plain, "pip.conf", PLAIN | {"remove": True}) == foreign
     leftover = f"[global]\ntrusted-host = {HOST}\n"
-    assert "trusted-host" not in client.pip_conf(leftover, "pip.conf", WANT)
+    assert "trusted-host" not in pip_conf(leftover, "pip.conf", WANT)
     for host in ("localhost", "127.0.0.1"):
-        assert "trusted-host" not in client.pip_conf(
-            "", "pip.conf", WANT | {"index_url": f"http://{host}:8080/simple/"}
-        )
+        assert "trusted-host" not in pip_conf("", "pip.conf", WANT | {"index_url": f"http://{host}:8080/simple/"})
 
 
 def test_public_index_kept_beside() -> None:
     both = WANT | {"keep_public": True}
-    text = client.pip_conf("[global]\nextra-index-url = https://other.example/simple/\n", "pip.conf", both)
+    text = pip_conf("[global]\nextra-index-url = https://other.example/simple/\n", "pip.conf", both)
     assert ini(text) == {"global": {"extra-index-url": f"https://other.example/simple/ {URL}"}}
-    single = client.pip_conf(text, "pip.conf", WANT)
+    single = pip_conf(text, "pip.conf", WANT)
     assert ini(single)["global"] == {"extra-index-url": "https://other.example/simple/", "index-url": URL}
 
 
 def test_cert() -> None:
     tls = WANT | {"cert": "/etc/ssl/certs/ca-certificates.crt"}
-    text = client.pip_conf("", "pip.conf", tls)
+    text = pip_conf("", "pip.conf", tls)
     assert ini(text)["global"]["cert"] == "/etc/ssl/certs/ca-certificates.crt"
-    assert client.pip_conf(text, "pip.conf", tls | {"remove": True}) == ""
-    assert client.pip_conf("[global]\ncert = /own.pem\n", "pip.conf", REMOVE) == "[global]\ncert = /own.pem\n"
+    assert pip_conf(text, "pip.conf", tls | {"remove": True}) == ""
+    assert pip_conf("[global]\ncert = /own.pem\n", "pip.conf", REMOVE) == "[global]\ncert = /own.pem\n"
 
 
 @pytest.mark.parametrize("text", ["nonsense s3cr3t\n", "[a]\nx=1\n[a]\ny=s3cr3t\n"])
 def test_broken_ini_is_refused_without_quoting_it(text: str) -> None:
     with pytest.raises(ValueError, match="no valid INI") as caught:
-        client.pip_conf(text, "/etc/pip.conf", WANT)
+        pip_conf(text, "/etc/pip.conf", WANT)
     assert "s3cr3t" not in str(caught.value)
 
 
 def test_layout_that_cannot_be_edited_is_refused() -> None:
     with pytest.raises(ValueError, match="at the margin"):
-        client.pip_conf("[global]\n  index-url = https://old.example/\n  timeout = 5\n", "/etc/pip.conf", WANT)
+        pip_conf("[global]\n  index-url = https://old.example/\n  timeout = 5\n", "/etc/pip.conf", WANT)
 
 
 # --- .pypirc
@@ -200,22 +200,22 @@ OURS = {"repository": UPLOAD, "username": "alice", "password": "s3cr3t!"}
 
 
 def test_pypirc_from_nothing_and_back(tmp_path: Path) -> None:
-    text = client.pypirc("", ".pypirc", WANT, USER)
+    text = pypirc("", ".pypirc", WANT, USER)
     read = twine(tmp_path, text)
     for name in ("private", "pypi"):
         assert {key: value for key, value in read[name].items() if value} == OURS
-    assert client.pypirc(text, ".pypirc", WANT, USER) == text
-    assert client.pypirc(text, ".pypirc", REMOVE, USER) == ""
-    assert client.pypirc(text, ".pypirc", WANT, USER | {"publish": False}) == ""
-    assert client.pypirc("", ".pypirc", WANT, USER | {"publish": False}) == ""
+    assert pypirc(text, ".pypirc", WANT, USER) == text
+    assert pypirc(text, ".pypirc", REMOVE, USER) == ""
+    assert pypirc(text, ".pypirc", WANT, USER | {"publish": False}) == ""
+    assert pypirc("", ".pypirc", WANT, USER | {"publish": False}) == ""
 
 
 def test_pypirc_a_bare_upload_finds_us_past_a_list_of_others(tmp_path: Path) -> None:
     """Seen: twine ignores a [pypi] that index-servers does not name, and uploads to the public index."""
     foreign = "[distutils]\nindex-servers = other\n\n[other]\nrepository = https://o.example/\n"
-    text = client.pypirc(foreign, ".pypirc", WANT, USER)
+    text = pypirc(foreign, ".pypirc", WANT, USER)
     assert twine(tmp_path, text)["pypi"]["repository"] == UPLOAD
-    assert client.pypirc(text, ".pypirc", REMOVE, USER) == foreign
+    assert pypirc(text, ".pypirc", REMOVE, USER) == foreign
 
 
 PYPIRC = [
@@ -228,18 +228,18 @@ PYPIRC = [
 @pytest.mark.parametrize("foreign", PYPIRC)
 def test_pypirc_keeps_sections_that_are_in_use(tmp_path: Path, foreign: str) -> None:
     before = twine(tmp_path, foreign)
-    text = client.pypirc(foreign, ".pypirc", WANT, USER)
+    text = pypirc(foreign, ".pypirc", WANT, USER)
     after = twine(tmp_path, text)
     assert {key: value for key, value in after.pop("private").items() if value} == OURS
     assert {name: config for name, config in before.items() if name in after} == after
     assert "pypi" in after
-    assert client.pypirc(text, ".pypirc", WANT, USER) == text
-    assert ini(client.pypirc(text, ".pypirc", REMOVE, USER)).keys() >= ini(foreign).keys() - {"distutils"}
+    assert pypirc(text, ".pypirc", WANT, USER) == text
+    assert ini(pypirc(text, ".pypirc", REMOVE, USER)).keys() >= ini(foreign).keys() - {"distutils"}
 
 
 def test_pypirc_new_password_and_ca(tmp_path: Path) -> None:
-    text = client.pypirc("", ".pypirc", WANT, USER)
-    new = client.pypirc(text, ".pypirc", WANT | {"cert": "/ca.pem"}, USER | {"password": "%new;#"})
+    text = pypirc("", ".pypirc", WANT, USER)
+    new = pypirc(text, ".pypirc", WANT | {"cert": "/ca.pem"}, USER | {"password": "%new;#"})
     assert twine(tmp_path, new)["private"] == OURS | {"password": "%new;#", "ca_cert": "/ca.pem"}
     assert "s3cr3t!" not in new
 
@@ -262,7 +262,7 @@ STANZA = f"machine {HOST} login alice password s3cr3t!"
     ("before", "after"),
     [
         ("", f"{STANZA}\n"),
-        ("machine a login b password c", f"machine a login b password c\n{STANZA}\n"),
+        ("machine a login b password c", f"machine a login b password c\n{STANZA}"),
         ("machine a login b password c\n", f"machine a login b password c\n{STANZA}\n"),
         (f"{STANZA}\n", f"{STANZA}\n"),
         (f"machine {HOST}\n\tlogin alice\n\tpassword s3cr3t!\n", f"machine {HOST}\n\tlogin alice\n\tpassword s3cr3t!\n"),
@@ -285,30 +285,28 @@ STANZA = f"machine {HOST} login alice password s3cr3t!"
     ],
 )  # fmt: skip
 def test_netrc(tmp_path: Path, before: str, after: str) -> None:
-    assert client.netrc(before, ".netrc", WANT, USER) == after
-    assert client.netrc(after, ".netrc", WANT, USER) == after
+    assert netrc(before, ".netrc", WANT, USER) == after
+    assert netrc(after, ".netrc", WANT, USER) == after
     hosts, macros = logins(tmp_path, after)
     assert hosts[HOST] == ("alice", "", "s3cr3t!")
-    removed = client.netrc(after, ".netrc", REMOVE, USER)
+    removed = netrc(after, ".netrc", REMOVE, USER)
     left = logins(tmp_path, removed)
     assert left == ({name: entry for name, entry in hosts.items() if name != HOST}, macros)
-    if HOST not in before and before.endswith("\n") and "macdef" not in before:
+    if HOST not in before and "macdef" not in before:
         assert removed == before
 
 
 def test_netrc_removal_leaves_the_other_lines_whole() -> None:
     shared = f"machine a login b password c {STANZA}\nmachine z login a password b\n"
-    assert (
-        client.netrc(shared, ".netrc", REMOVE, USER) == "machine a login b password c \nmachine z login a password b\n"
-    )
+    assert netrc(shared, ".netrc", REMOVE, USER) == "machine a login b password c \nmachine z login a password b\n"
     own = f"# mine\n{STANZA}\nmachine z login a password b\n"
-    assert client.netrc(own, ".netrc", REMOVE, USER) == "# mine\nmachine z login a password b\n"
+    assert netrc(own, ".netrc", REMOVE, USER) == "# mine\nmachine z login a password b\n"
 
 
 @pytest.mark.parametrize("text", ["s3cr3t nonsense\n", "machine", "machine a login"])
 def test_broken_netrc_is_refused_without_quoting_it(text: str) -> None:
     with pytest.raises(ValueError, match=r"no valid \.netrc") as caught:
-        client.netrc(text, "/home/ci/.netrc", WANT, USER)
+        netrc(text, "/home/ci/.netrc", WANT, USER)
     assert "s3cr3t" not in str(caught.value)
 
 
@@ -331,14 +329,14 @@ no-build = true
 @pytest.mark.parametrize("cert", ["", "/bundle"])
 def test_uv_toml(foreign: str, cert: str) -> None:
     want = WANT | {"cert": cert}
-    text = client.uv_toml(foreign, "uv.toml", want)
+    text = uv_toml(foreign, "uv.toml", want)
     read, old = tomllib.loads(text), tomllib.loads(foreign)
     ours = {"name": "private", "url": URL, "publish-url": UPLOAD, "default": True, "authenticate": "always"}
     assert read.pop("index") == [*old.pop("index", []), ours]
     assert read == old | {"publish-url": UPLOAD} | ({"system-certs": True} if cert else {})
     assert foreign in text
-    assert client.uv_toml(text, "uv.toml", want) == text
-    assert client.uv_toml(text, "uv.toml", want | {"remove": True}) == foreign
+    assert uv_toml(text, "uv.toml", want) == text
+    assert uv_toml(text, "uv.toml", want | {"remove": True}) == foreign
 
 
 @pytest.mark.parametrize(
@@ -352,17 +350,17 @@ def test_uv_toml(foreign: str, cert: str) -> None:
     ],
 )
 def test_uv_trust_option(versions: list[str], option: str) -> None:
-    assert client.uv_trust_option("auto", versions) == option
-    assert client.uv_trust_option("system-certs", versions) == "system-certs"
+    assert uv_trust_option("auto", versions) == option
+    assert uv_trust_option("system-certs", versions) == "system-certs"
 
 
 def test_uv_toml_variants() -> None:
-    old_uv = tomllib.loads(client.uv_toml("", "uv.toml", WANT | {"cert": "/b", "uv_trust": "native-tls"}))
+    old_uv = tomllib.loads(uv_toml("", "uv.toml", WANT | {"cert": "/b", "uv_trust": "native-tls"}))
     assert old_uv["native-tls"] is True
-    open_index = tomllib.loads(client.uv_toml("", "uv.toml", WANT | {"anonymous_read": True}))["index"][0]
+    open_index = tomllib.loads(uv_toml("", "uv.toml", WANT | {"anonymous_read": True}))["index"][0]
     assert "authenticate" not in open_index, "uv would refuse to ask without a login"
-    assert "default" not in tomllib.loads(client.uv_toml("", "uv.toml", WANT | {"keep_public": True}))["index"][0]
-    own = client.uv_toml('system-certs = true\npublish-url = "https://o.example/"\n', "uv.toml", WANT | {"cert": "/b"})
+    assert "default" not in tomllib.loads(uv_toml("", "uv.toml", WANT | {"keep_public": True}))["index"][0]
+    own = uv_toml('system-certs = true\npublish-url = "https://o.example/"\n', "uv.toml", WANT | {"cert": "/b"})
     assert own.startswith("system-certs = true\n")
 
 
@@ -378,7 +376,7 @@ def test_uv_toml_variants() -> None:
 )
 def test_uv_toml_conflicts_are_refused(foreign: str, says: str) -> None:
     with pytest.raises(ValueError, match="/etc/uv/uv.toml") as caught:
-        client.uv_toml(foreign, "/etc/uv/uv.toml", WANT | {"cert": "/b"})
+        uv_toml(foreign, "/etc/uv/uv.toml", WANT | {"cert": "/b"})
     assert says in str(caught.value)
     assert "s3cr3t" not in str(caught.value)
 
@@ -399,10 +397,10 @@ def test_line_ends_of_windows(name: str) -> None:
     """The other lines keep theirs, and what an editor made of ours is still known as ours."""
 
     def edit(text: str, want: dict[str, Any]) -> str:
-        editor = {"pip.conf": client.pip_conf, "uv.toml": client.uv_toml}.get(name)
+        editor = {"pip.conf": pip_conf, "uv.toml": uv_toml}.get(name)
         if editor:
             return editor(text, name, want)
-        return (client.netrc if name == ".netrc" else client.pypirc)(text, name, want, USER)
+        return (netrc if name == ".netrc" else pypirc)(text, name, want, USER)
 
     text = edit(CRLF[name], WANT)
     foreign = [

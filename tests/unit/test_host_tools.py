@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from host_tools import KINDS, refused
 
 LIBRARY = Path(__file__).parents[2] / "roles/host_tools/library"
 ME: dict[str, Any] = {"owner": str(os.getuid()), "group": str(os.getgid())}
@@ -176,3 +177,27 @@ def test_ipv4_and_ipv6_are_in_each_other_s_way_no_more_than_docker_s_own(listen:
 
 def test_an_address_that_the_machine_does_not_have() -> None:
     assert run("host_look", ports=[{"address": "192.0.2.1", "port": 80}])["ports"][0]["error"] == "EADDRNOTAVAIL"
+
+
+GOOD_AND_BAD: dict[str, tuple[list[object], list[object]]] = {
+    "path": (["/opt/pypi"], ["opt/pypi", "/opt/a b", "/a:b", "/", "", "/opt\n"]),
+    "place": (["/srv/packages", "pypi_packages"], ["srv/packages", "-p", "p"]),
+    "image": (["nginx:1.28", "hub:5000/a/b@sha256:" + "0" * 64], ["nginx:1.28@sha256:cafe", "NGINX", "a b"]),
+    "checksum": (["sha256:" + "a" * 64], ["a" * 64, "sha256:" + "A" * 64, ""]),
+    "size": (["512m", "1g"], ["512", "0m", "1.5g", "512M"]),
+    "number": ([0, "9898"], [-1, "x", ""]),
+    "port": ([1, "8443", 65535], [0, 65536, "080", -1, "http"]),
+    "workers": (["auto", 1], [0, "many"]),
+    "host name": (["pypi.example.com", "pypi"], ["https://pypi.example.com", "pypi.example.com.", "*.example.com"]),
+    "url": (["https://mirror.example.com", "http://m:5000/x"], ["mirror.example.com", "https://", "ftp://m"]),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_input_that_is_not_of_its_kind_is_named(kind: str) -> None:
+    good, bad = GOOD_AND_BAD[kind]
+    assert refused({"one": good[0], "many": good}, kind) == []
+    said = refused({"one": bad[0], "many": [*good, *bad]}, kind)
+    names = ["one", *(f"many[{len(good) + number}]" for number in range(len(bad)))]
+    assert [sentence.split(" is ")[0] for sentence in said] == names
+    assert all(sentence.endswith(KINDS[kind][1]) for sentence in said)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from login import (
     WINDOW_SECONDS,
     Login,
     Pending,
+    Refused,
     TooManyAttempts,
     make_application,
     parse_basic,
@@ -462,9 +466,209 @@ def basic(name: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()
 
 
+def token(number: int = 0) -> str:
+    return f"ppi_{number:049}"
+
+
+def described(number: int = 0, **more: Any) -> dict[str, Any]:
+    return {"sha256": hashlib.sha256(token(number).encode()).hexdigest(), **more}
+
+
+def write_tokens(users: Path, tokens: Any, role: str = "publisher") -> None:
+    """Alice's, who has a password as well; the robot has none."""
+    roles = {"alice": {"role": role, "projects": ["acme-*"], "tokens": tokens}, "bob": {"role": "publisher"}}
+    write_users(users, PASSWORDS, {**roles, "robot": {"role": "reader", "tokens": {"nightly": described(9)}}})
+
+
+def admitted(login: Login, number: int = 0, name: str = "__token__") -> Account | None:
+    return login.check(name, token(number).encode())
+
+
+def refusal(login: Login, number: int = 0, name: str = "__token__") -> str:
+    with pytest.raises(Refused) as refused:
+        admitted(login, number, name)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["__token__", "alice"])
+def test_a_token_logs_in_as_itself_or_as_its_account(users: Path, login: Login, name: str) -> None:
+    write_tokens(users, {"ci": described(scope="publish", projects=["*-lib"]), "read": described(1)})
+    assert admitted(login, 0, name) == Account("alice/ci", "publisher", ("acme-*",), ("*-lib",))
+    assert admitted(login, 1, name) == Account("alice/read", "reader", ("acme-*",))
+    assert admitted(login, 9) == Account("robot/nightly", "reader")
+    assert login.check("alice", b"wonderland") == Account("alice", "publisher", ("acme-*",))
+
+
+@pytest.mark.parametrize(
+    "name", ["bob", "robot", "Alice", "", "alice ", "alice/ci", "__TOKEN__", "__token__ ", "__tök__"]
+)
+def test_a_token_is_nobody_else_s(users: Path, login: Login, name: str) -> None:
+    write_tokens(users, {"ci": described()})
+    assert refusal(login, 0, name) == "This token is of another account: log in as __token__."
+
+
+@pytest.mark.parametrize("name", ["__token__", "alice"])
+@pytest.mark.parametrize(
+    "secret",
+    ["", " ", "ppi_", token()[:-1], f"{token()}0", f" {token()}", f"{token()}\n", token().upper(), "ppi_" + "ä" * 49],
+)
+def test_what_is_no_whole_token_is_a_wrong_password(
+    users: Path, login: Login, compared: list[bytes], name: str, secret: str
+) -> None:
+    write_tokens(users, {"ci": described()})
+    assert login.check(name, secret.encode()) is None
+    assert len(compared) == 1
+
+
+def test_the_hash_of_a_token_is_no_token(users: Path, login: Login) -> None:
+    write_tokens(users, {"ci": described()})
+    assert login.check("alice", described()["sha256"].encode()) is None
+
+
+def test_a_token_of_a_reader_only_reads_whatever_its_scope(users: Path, login: Login) -> None:
+    write_tokens(users, {"ci": described(scope="publish")}, role="reader")
+    account = admitted(login)
+    assert account and account.role == "reader"
+
+
+def test_a_withdrawn_token_is_refused_at_once_and_named_by_its_hash(
+    users: Path, login: Login, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_tokens(users, {"ci": described()})
+    assert admitted(login)
+    write_tokens(users, {})
+    assert refusal(login) == "This token is unknown here, or was withdrawn."
+    assert described()["sha256"][:8] in caplog.text
+    assert token() not in caplog.text
+
+
+def test_a_token_lasts_to_the_end_of_its_last_day(
+    users: Path, login: Login, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_tokens(users, {"ci": described(until="2027-01-31"), "for ever": described(1, until="9999-12-31")})
+    midnight = datetime(2027, 2, 1, tzinfo=UTC).timestamp()
+    monkeypatch.setattr(time, "time", lambda: midnight - 60)
+    account = admitted(login)
+    assert account and 50 < login.remember(account) <= 60
+    monkeypatch.setattr(time, "time", lambda: midnight)
+    assert refusal(login) == "The token alice/ci has expired: its last day was 2027-01-31 (UTC)."
+    assert "login of alice/ci failed, from ?: The token alice/ci has expired" in caplog.text
+
+
+def test_a_clock_that_is_set_back_revives_no_token(
+    users: Path, login: Login, monkeypatch: pytest.MonkeyPatch, clock: Callable[[float], None]
+) -> None:
+    write_tokens(users, {"ci": described(until="2027-01-31")})
+    midnight = datetime(2027, 2, 1, tzinfo=UTC).timestamp()
+    monkeypatch.setattr(time, "time", lambda: midnight - 60)
+    assert admitted(login)
+    clock(90)
+    monkeypatch.setattr(time, "time", lambda: midnight - 86_400)
+    assert "expired" in refusal(login)
+
+
+def test_a_thousand_tokens_cost_a_login_no_more_than_one(users: Path, login: Login, compared: list[bytes]) -> None:
+    """No hash is compared, and none of the others is looked at."""
+    write_tokens(users, {f"t{number}": described(number, scope="publish") for number in range(1000)})
+    assert admitted(login)
+
+    class Counted(dict[str, Account]):
+        looks = 0
+
+        def get(self, key: str, default: Any = None) -> Any:
+            self.looks += 1
+            return super().get(key, default)
+
+        def __iter__(self) -> Any:
+            raise AssertionError("looks at all")
+
+        items = values = keys = __iter__
+
+    login._users = replace(login._users, tokens=Counted(login._users.tokens))
+    assert admitted(login, 999)
+    assert isinstance(login._users.tokens, Counted) and login._users.tokens.looks == 1
+    assert (login.verifications, compared) == (0, [])
+
+
+def test_wrong_tokens_lock_nobody_out(users: Path, login: Login) -> None:
+    write_tokens(users, {"ci": described()})
+    for number in range(1, GUESSES + 5):
+        refusal(login, number, "alice")
+    assert login.check("alice", b"wonderland") and admitted(login, 0, "alice")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        None,
+        "text",
+        [],
+        {},
+        {"scope": "read"},
+        described(scope="all"),
+        described(scope=["publish"]),
+        described(projects="acme-*"),
+        described(projects=None),
+        described(projects=[1]),
+        described(until="soon"),
+        described(until=20270131),
+        described(until=""),
+        described(expires="2027-01-31"),
+        described(account="bob"),
+        described(role="publisher"),
+        {"sha256": None},
+        {"sha256": described()["sha256"].upper()},
+        {"sha256": described()["sha256"][:-1]},
+        {"sha256": [described()["sha256"]]},
+    ],
+)
+def test_a_malformed_token_counts_for_nothing_and_the_others_count(
+    users: Path, login: Login, caplog: pytest.LogCaptureFixture, bad: Any
+) -> None:
+    write_tokens(users, {"bad": bad, "good": described(1)})
+    assert admitted(login, 1) and admitted(login, 9) and login.check("alice", b"wonderland")
+    assert caplog.messages == ["roles.json: the token 'bad' of 'alice' is malformed and counts for nothing"]
+    assert refusal(login)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "a\nb", "tök", "x" * 65])
+def test_a_token_of_a_name_that_no_header_can_have_counts_for_nothing(users: Path, login: Login, name: str) -> None:
+    write_tokens(users, {name: described()})
+    assert refusal(login)
+
+
+@pytest.mark.parametrize("tokens", [["ci"], "ci", 7, True])
+def test_tokens_that_are_none_as_a_whole_make_a_reader_without_tokens(users: Path, login: Login, tokens: Any) -> None:
+    write_tokens(users, tokens)
+    assert login.check("alice", b"wonderland") == Account("alice")
+    assert admitted(login, 9)
+
+
+def test_a_token_of_two_accounts_is_nobody_s(users: Path, login: Login, caplog: pytest.LogCaptureFixture) -> None:
+    write_tokens(users, {"ci": described(9), "other": described(1)})
+    assert refusal(login, 9) and admitted(login, 1)
+    assert "token of alice/ci" in caplog.text and "token of robot/nightly" in caplog.text
+
+
+def test_nginx_hears_whose_token_it_is_how_long_it_lasts_and_why_not(
+    users: Path, login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tokens(users, {"ci": described(until="2027-01-31")})
+    midnight = datetime(2027, 2, 1, tzinfo=UTC).timestamp()
+    monkeypatch.setattr(time, "time", lambda: midnight - 60)
+    header = basic("__token__", token())
+    status, headers = answer(login, HTTP_AUTHORIZATION=header)
+    assert (status, headers["X-Login-User"], headers["X-Login-Role"]) == ("204 No Content", "alice/ci", "reader")
+    assert 50_000 < int(headers["X-Login-Remember"]) <= 60_000
+    monkeypatch.setattr(time, "time", lambda: midnight)
+    status, headers = answer(login, HTTP_AUTHORIZATION=header)
+    assert (status, headers["X-Login-Refusal"][:29]) == ("401 Unauthorized", "The token alice/ci has expire")
+
+
 def test_the_application_answers_what_nginx_understands(users: Path, login: Login) -> None:
     status, headers = answer(login, HTTP_AUTHORIZATION=basic("alice", "wonderland"))
     assert (status, headers["X-Login-User"], headers["X-Login-Role"]) == ("204 No Content", "alice", "publisher")
+    assert headers["X-Login-Remember"] == f"{REMEMBER_SECONDS * 1000:.0f}"
     assert answer(login, HTTP_AUTHORIZATION=basic("alice", "wrong"))[0] == "401 Unauthorized"
     assert answer(login)[0] == "401 Unauthorized"
     assert answer(login, PATH_INFO="/health")[0] == "200 OK"

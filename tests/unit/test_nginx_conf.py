@@ -76,14 +76,14 @@ def locations(configuration: str) -> dict[str, str]:
 
 def test_without_public_packages_nothing_of_them_is_there() -> None:
     rendered = render(pypi_stack_public=False)
-    for word in ("public:8080", "8081", ".owned", "@fetch", "@kept_page", "/+public"):
+    for word in ("public:8080", "8081", "$owner", "@fetch", "@kept_page", "/+public"):
         assert word not in rendered, word
 
 
 def test_nobody_is_asked_before_it_is_known_that_a_name_is_not_ours() -> None:
     """Every location with something of the cache, or that goes on to the engine, looks at the register first."""
     found = locations(render(pypi_stack_public=True))
-    looking = {name for name, text in found.items() if ".owned/$public_" in text and ".owned/~complete" in text}
+    looking = {name for name, text in found.items() if "if ($whose = us)" in text and "if ($whose != others)" in text}
     asking = {name for name, text in found.items() if re.search(r"@fetch|/public/(?:files|simple)/\$public", text)}
     assert asking
     for name in asking - looking:  # one that others go on to, which have looked, or which the engine alone comes to
@@ -130,3 +130,13 @@ def test_gixy_can_find(tmp_path: Path, before: str, after: str, check: str) -> N
     rendered = render()
     assert before in rendered
     assert check in findings(tmp_path, rendered.replace(before, after))
+
+
+def test_the_engine_is_told_whose_request_it_is_and_nothing_else_of_it() -> None:
+    """Or one reader could take all of its places."""
+    asked = {name: body for name, body in locations(render(pypi_stack_public=True)).items() if "set $engine" in body}
+    assert {"@fetch_page", "@fetch_document", "@fetch_file"} < set(asked) and len(asked) == 4
+    for name, body in asked.items():
+        assert "proxy_pass_request_headers off;" in body, name
+        who = "$public_reader" if name.startswith("@fetch") else "pypiserver"
+        assert f"proxy_set_header X-Reader {who};" in body, name

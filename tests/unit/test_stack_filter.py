@@ -223,3 +223,13 @@ def test_what_was_there_before() -> None:
     assert pypi_stack.relative(there, "/opt/pypi") == before
     there.pop("/opt/pypi/compose.yml")
     assert pypi_stack.relative(there, "/opt/pypi") == []
+
+
+def test_code_lies_where_its_content_says() -> None:
+    code = [{"name": "nginx/a.js", "content": "1"}, {"name": "nginx/b.js", "content": "2"}]
+    named = pypi_stack.by_content(code)
+    (directory,) = {Path(file["name"]).parent for file in named}
+    assert [Path(file["name"]).name for file in named] == ["a.js", "b.js"]
+    assert directory.parent == Path("nginx")
+    other = pypi_stack.by_content([code[0], {**code[1], "content": "3"}])
+    assert Path(other[0]["name"]).parent != directory

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
+from datetime import date
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ COST = 4  # the filter takes any; only the role's variable is bounded
 
 
 HASH = bcrypt.hashpw(b"prehashed-secret", bcrypt.gensalt(COST)).decode()
+TOKEN = users.pypi_users_token({"name": "laptop"})
 
 
 def account(name: Any = "alice", **more: Any) -> dict[str, Any]:
@@ -25,6 +28,12 @@ def account(name: Any = "alice", **more: Any) -> dict[str, Any]:
 
 def prehashed(hashed: Any) -> dict[str, Any]:
     return {"name": "alice", "password_hash": hashed}
+
+
+def with_token(**changed: Any) -> dict[str, Any]:
+    """A publisher with a good token, but for what is changed; None takes a key away."""
+    token = {"name": "laptop", "secret": TOKEN["secret"], **changed}
+    return account(role="publisher", tokens=[{key: value for key, value in token.items() if value is not None}])
 
 
 def files(accounts: list[dict[str, Any]], htpasswd: str = "", seals: str = "", cost: int = COST) -> tuple[str, str]:
@@ -94,6 +103,30 @@ def count_checks(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
         (account(role="publisher", projects=["[a-"]), "for example 'acme-*'"),
         (account(role="publisher", projects=[""]), "for example 'acme-*'"),
         (account(role="publisher", projects=[3]), "projects has 3"),
+        (account(password=TOKEN["secret"]), "password begins as a token does"),
+        ({"name": "alice", "tokens": []}, "neither of password and password_hash"),
+        (account(tokens="laptop"), "tokens must be a list"),
+        (account(tokens=["laptop"]), "tokens must be a list"),
+        (account(tokens={"name": "laptop"}), "tokens must be a list"),
+        (with_token(name=None), "tokens[0]: name must be text"),
+        (with_token(name="a/b"), "tokens[0]: name must be 1 to 64"),
+        (with_token(secret=None), "tokens[0] (laptop): has neither of hash and secret"),
+        (with_token(hash=TOKEN["entry"]["hash"]), "tokens[0] (laptop): has both of hash and secret"),
+        (with_token(secret=""), "secret is no whole token"),
+        (with_token(secret=TOKEN["secret"][:-1]), "secret is no whole token"),
+        (with_token(secret=TOKEN["secret"] + "\n"), "secret is no whole token"),
+        (with_token(secret=TOKEN["secret"][:-6] + "000000"), "secret is no whole token"),
+        (with_token(secret=None, hash=TOKEN["entry"]["hash"][:-1]), "hash is not sha256: and 64"),
+        (with_token(secret=None, hash=TOKEN["secret"]), "hash is not sha256: and 64"),
+        (with_token(secret=None, hash=HASH), "hash is not sha256: and 64"),
+        (with_token(scope="write"), "scope is 'write': use read or publish"),
+        (with_token(projects=["acme-*"]), "scope is read: set scope: publish"),
+        (with_token(scope="publish", projects="acme-*"), "projects must be a list"),
+        (with_token(scope="publish", projects=["Acme_*"]), "tokens[0] (laptop): projects has 'Acme_*'"),
+        (with_token(scope="publish") | {"role": "reader"}, "the account's role is reader"),
+        (with_token(until="tomorrow"), "until is 'tomorrow': give its last day"),
+        (with_token(until=""), "until is '': give its last day"),
+        (with_token(expires="2027-01-31"), "unknown key 'expires'"),
     ],
 )
 def test_bad_entry_is_named_with_the_fix_and_without_its_secret(entry: dict[str, Any], says: str) -> None:
@@ -102,7 +135,7 @@ def test_bad_entry_is_named_with_the_fix_and_without_its_secret(entry: dict[str,
     assert problems[0].startswith("pypi_users_accounts[1]")
     assert says in problems[0]
     secrets = [str(entry[key]) for key in ("password", "password_hash", "pasword") if entry.get(key)]
-    assert not [secret for secret in [*secrets, "s3cr3t"] if secret in problems[0]]
+    assert not [secret for secret in [*secrets, "s3cr3t", TOKEN["secret"][4:40]] if secret in problems[0]]
 
 
 def test_all_problems_come_at_once() -> None:
@@ -114,6 +147,41 @@ def test_all_problems_come_at_once() -> None:
         "pypi_users_accounts[2] (b)",
     ]
     assert "duplicate of entry 0" in problems[1]
+
+
+def test_a_token_is_one_account_s_and_has_one_name() -> None:
+    token, other = (users.pypi_users_token({"name": "laptop"}) for _ in range(2))
+    twice = [{"name": "laptop", "hash": made["entry"]["hash"]} for made in (token, other)]
+    again = {"name": "desk", "secret": token["secret"]}
+    assert users.pypi_users_problems([account(tokens=twice)]) == [
+        "pypi_users_accounts[0] (alice): tokens[1] (laptop): name is that of another token of this account: choose another"
+    ]
+    [problem] = users.pypi_users_problems([account(tokens=[token["entry"]]), account("bob", tokens=[again])])
+    assert problem.startswith(
+        "pypi_users_accounts[1] (bob): tokens (desk): is the same token as pypi_users_accounts[0]"
+    )
+
+
+def test_a_made_token_is_good_and_the_host_gets_its_hash_only() -> None:
+    about = {"name": "ci", "scope": "publish", "projects": ["b", "acme-*"], "until": "2027-01-31"}
+    made = users.pypi_users_token(about)
+    assert made["secret"].startswith("ppi_") and len(made["secret"]) == 53
+    by_hash = {"name": "alice", "role": "publisher", "tokens": [made["entry"]]}
+    by_secret = by_hash | {"tokens": [about | {"secret": made["secret"], "until": date(2027, 1, 31)}]}
+    assert users.pypi_users_problems([by_hash]) == users.pypi_users_problems([by_secret]) == []
+    digest = sha256(made["secret"].encode()).hexdigest()
+    rights = {"sha256": digest, "scope": "publish", "projects": ["acme-*", "b"], "until": "2027-01-31"}
+    for entry in (by_hash, by_secret):
+        assert json.loads(users.pypi_users_roles([entry]))["alice"]["tokens"] == {"ci": rights}
+        assert files([entry]) == ("", "")
+
+
+def test_tokens_are_spread_over_all_that_they_may_be() -> None:
+    made = [users.pypi_users_token({"name": "x"})["secret"] for _ in range(500)]
+    assert len({secret[4:] for secret in made}) == 500
+    assert all(
+        len({secret[place] for secret in made}) > 50 for place in range(5, 47)
+    )  # the first is 0 to 7, the last six are the checksum
 
 
 def test_no_accounts() -> None:

@@ -7,6 +7,7 @@ import json
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,14 @@ def files(role_files: str, *directories: str) -> list[dict[str, str]]:
         if path.suffix in (".py", ".js", ".conf")
     )
     return [{"name": str(path.relative_to(root)), "content": path.read_text("utf-8")} for path in found]
+
+
+def by_content(files: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """The same files, each one directory deeper in one that is named by what is in them."""
+    digest = sha256("".join(file["content"] for file in files).encode()).hexdigest()[:12]
+    return [
+        {**file, "name": str(path.with_name(digest) / path.name)} for file in files for path in [Path(file["name"])]
+    ]
 
 
 def relative(contents: Mapping[str, str], directory: str) -> list[dict[str, str]]:
@@ -203,6 +212,7 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         functions = (
             files,
+            by_content,
             relative,
             is_address,
             published,

@@ -11,7 +11,7 @@ they must know every other password of the group, and pay as much as for the use
 it. No key, no fast hash and no password is kept anywhere.
 
 Measured with 1,000 `password` users of cost 12 on two busy cores: the first run 290 s of CPU, one where nothing
-changed 9 s, one with a changed or removed user 22 s. `password_hash` users cost nothing.
+changed 9 s, one with a changed or removed user 22 s. `password_hash` users and tokens cost nothing.
 """
 
 from __future__ import annotations
@@ -20,9 +20,12 @@ import hashlib
 import json
 import os
 import re
+import secrets
+import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 from typing import Any
 
 import bcrypt
@@ -34,14 +37,20 @@ COSTS = range(10, 16)  # below, a stolen file falls to guessing; above, one logi
 HASH_COSTS = range(4, 16)  # who hashes a random token knows that a low cost is enough for it
 MAX_BYTES = 72  # bcrypt reads no more
 ROLES = ("reader", "publisher")
-KEYS = ("name", "password", "password_hash", "role", "projects")
+KEYS = ("name", "password", "password_hash", "role", "projects", "tokens")
+SCOPES = ("read", "publish")
+TOKEN_KEYS = ("name", "hash", "secret", "scope", "projects", "until")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 # Salt and digest end in characters whose spare bits are zero: a mistyped or cut hash is seen here.
 _BCRYPT = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{30}[.CGKOSWaeimquy26]")
+_TOKEN = re.compile(r"ppi_([0-9A-Za-z]{43})([0-9A-Za-z]{6})")
+_TOKEN_HASH = re.compile(r"sha256:[0-9a-f]{64}")
+_DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _PATTERN = re.compile(r"[a-z0-9*?]+(-[a-z0-9*?]+)*")
 
 _MAKE_HASH = "make one with `htpasswd -nBC 12 NAME` (the part after the colon), or leave it out and set password"
+_MAKE_TOKEN = "make one with playbooks/token.yml"
 
 
 def _cost(hashed: str) -> int | None:
@@ -64,6 +73,8 @@ def _password_problem(password: object) -> str | None:
         return "password must be text: put it in quotes"
     if not password:
         return "password is empty: set one, or remove the entry"
+    if password.startswith("ppi_"):
+        return "password begins as a token does (ppi_): list it under tokens, or choose another"
     if "\0" in password:
         return "password holds a NUL character, which bcrypt cannot hash: choose another"
     if (size := len(password.encode("utf-8", "surrogatepass"))) > MAX_BYTES:
@@ -82,6 +93,8 @@ def _hash_problem(hashed: object) -> str | None:
 
 def _secret_problem(account: Account) -> str | None:
     given = [key for key in ("password", "password_hash") if account.get(key) is not None]
+    if not given and account.get("tokens"):
+        return None
     if len(given) != 1:
         return f"has {'both' if given else 'neither'} of password and password_hash: set exactly one"
     if given == ["password"]:
@@ -91,14 +104,17 @@ def _secret_problem(account: Account) -> str | None:
 
 def _rights_problems(account: Account) -> Iterable[str]:
     role = account.get("role", "reader")
-    projects = account.get("projects") or []
     if role not in ROLES:
         yield f"role is {role!r}: use {' or '.join(ROLES)}"
+    if account.get("projects") and role == "reader":
+        yield "projects narrows a publisher, but role is reader: set role: publisher, or remove projects"
+    yield from _projects_problems(account.get("projects") or [])
+
+
+def _projects_problems(projects: object) -> Iterable[str]:
     if not isinstance(projects, Sequence) or isinstance(projects, str):
         yield "projects must be a list: write ['acme-*']"
         return
-    if projects and role == "reader":
-        yield "projects narrows a publisher, but role is reader: set role: publisher, or remove projects"
     for pattern in projects:
         if not isinstance(pattern, str) or not _PATTERN.fullmatch(pattern):
             hint = re.sub(r"[-_.]+", "-", str(pattern)).lower().strip("-")
@@ -107,6 +123,53 @@ def _rights_problems(account: Account) -> Iterable[str]:
                 f"projects has {pattern!r}: patterns match normalised names (PEP 503), so only"
                 f" a-z, 0-9, single hyphens inside, * and ?; {hint}"
             )
+
+
+def _tokens_problems(account: Account) -> Iterable[str]:
+    tokens = account.get("tokens") or []
+    if not isinstance(tokens, Sequence) or isinstance(tokens, str) or not all(isinstance(t, Mapping) for t in tokens):
+        yield "tokens must be a list of entries with name and hash: playbooks/token.yml prints one"
+        return
+    names = [str(token.get("name")) for token in tokens]
+    for index, token in enumerate(tokens):
+        found = [_name_problem(token.get("name"))]
+        where = f"tokens[{index}]"
+        if found == [None]:
+            where += f" ({names[index]})"
+            if names.index(names[index]) != index:
+                found.append("name is that of another token of this account: choose another")
+        found += [f"has the unknown key {key!r}: use {', '.join(TOKEN_KEYS)}" for key in token if key not in TOKEN_KEYS]
+        found += [_token_secret_problem(token), *_scope_problems(token, account)]
+        yield from (f"{where}: {problem}" for problem in found if problem)
+
+
+def _token_secret_problem(token: Account) -> str | None:
+    given = [key for key in ("hash", "secret") if token.get(key) is not None]
+    if len(given) != 1:
+        return f"has {'both' if given else 'neither'} of hash and secret: set exactly one"
+    if given == ["hash"] and not _TOKEN_HASH.fullmatch(str(token["hash"])):
+        return f"hash is not sha256: and 64 hexadecimal digits: {_MAKE_TOKEN}, which prints it"
+    if given == ["secret"]:
+        whole = _TOKEN.fullmatch(str(token["secret"]))
+        if not whole or whole[2] != _checksum(whole[1]):
+            return f"secret is no whole token (ppi_ and 49 letters and digits, of which the last 6 are a checksum): {_MAKE_TOKEN}"
+    return None
+
+
+def _scope_problems(token: Account, account: Account) -> Iterable[str]:
+    scope = token.get("scope", "read")
+    if scope not in SCOPES:
+        yield f"scope is {scope!r}: use {' or '.join(SCOPES)}"
+    if scope == "publish" and account.get("role", "reader") == "reader":
+        yield "scope is publish, but the account's role is reader: set role: publisher, or scope: read"
+    if scope == "read" and token.get("projects"):
+        yield "projects narrows what may be published, but scope is read: set scope: publish, or remove projects"
+    yield from _projects_problems(token.get("projects") or [])
+    if token.get("until") is not None:
+        try:
+            date.fromisoformat(str(token["until"]))
+        except ValueError:
+            yield f"until is {str(token['until'])!r}: give its last day, such as 2027-01-31"
 
 
 def pypi_users_problems(accounts: Sequence[Account]) -> list[str]:
@@ -119,6 +182,7 @@ def pypi_users_problems(accounts: Sequence[Account]) -> list[str]:
         return ["pypi_users_accounts is empty: list at least one account with name and password"]
     problems: list[str] = []
     first: dict[str, int] = {}
+    tokens: dict[str, str] = {}
     for index, account in enumerate(accounts):
         name = account.get("name")
         where = f"pypi_users_accounts[{index}]"
@@ -128,21 +192,62 @@ def pypi_users_problems(accounts: Sequence[Account]) -> list[str]:
             if first.setdefault(str(name), index) != index:
                 found.append(f"is a duplicate of entry {first[str(name)]}: keep one of them")
         found += [f"has the unknown key {key!r}: use {', '.join(KEYS)}" for key in account if key not in KEYS]
-        found += [_secret_problem(account), *_rights_problems(account)]
+        found += [_secret_problem(account), *_rights_problems(account), *(of_tokens := [*_tokens_problems(account)])]
+        for token in [] if of_tokens else account.get("tokens") or []:
+            this = f"{where}: tokens ({token['name']})"
+            if (other := tokens.setdefault(_token_hash(token), this)) != this:
+                found.append(f"tokens ({token['name']}): is the same token as {other}: {_MAKE_TOKEN}")
         problems += [f"{where}: {problem}" for problem in found if problem]
     return problems
 
 
 def pypi_users_roles(accounts: Sequence[Account]) -> str:
-    """The text of roles.json: every account's role and the patterns it may publish (none: all)."""
-    roles = {
-        str(account["name"]): {
-            "role": str(account.get("role", "reader")),
-            "projects": sorted({str(pattern) for pattern in account.get("projects") or []}),
-        }
-        for account in accounts
-    }
+    """The text of roles.json: every account's role, the patterns it may publish (none: all) and its tokens, if there are any."""
+    roles = {}
+    for account in accounts:
+        role = {"role": str(account.get("role", "reader")), "projects": _patterns(account)}
+        tokens = {str(token["name"]): _token_rights(token) for token in account.get("tokens") or []}
+        roles[str(account["name"])] = role | ({"tokens": tokens} if tokens else {})
     return json.dumps(roles, indent=2, sort_keys=True) + "\n"
+
+
+def _patterns(of: Account) -> list[str]:
+    return sorted({str(pattern) for pattern in of.get("projects") or []})
+
+
+def _token_rights(token: Account) -> dict[str, Any]:
+    rights = {"sha256": _token_hash(token), "scope": str(token.get("scope", "read")), "projects": _patterns(token)}
+    if token.get("until") is not None:
+        rights["until"] = date.fromisoformat(str(token["until"])).isoformat()
+    return rights
+
+
+def _token_hash(token: Account) -> str:
+    if token.get("hash") is not None:
+        return str(token["hash"]).removeprefix("sha256:")
+    return hashlib.sha256(str(token["secret"]).encode()).hexdigest()
+
+
+def _base62(number: int, length: int) -> str:
+    digits = ""
+    for _ in range(length):
+        number, digit = divmod(number, len(_DIGITS))
+        digits = _DIGITS[digit] + digits
+    return digits
+
+
+def _checksum(text: str) -> str:
+    """By which scanners for secrets tell a token from other text (CRC-32 in base 62, as GitHub's have it)."""
+    return _base62(zlib.crc32(text.encode()), 6)
+
+
+def pypi_users_token(about: Mapping[str, Any]) -> dict[str, Any]:
+    """A new token: its `secret`, and its `entry` for the inventory, with `about`: name, scope, projects, until."""
+    text = _base62(int.from_bytes(secrets.token_bytes(32), "big"), 43)
+    secret = f"ppi_{text}{_checksum(text)}"
+    digest = hashlib.sha256(secret.encode()).hexdigest()
+    given = {key: value for key, value in about.items() if value}
+    return {"secret": secret, "entry": {"name": about["name"], "hash": f"sha256:{digest}", **given}}
 
 
 def _parse(content: str) -> dict[str, str]:
@@ -225,5 +330,6 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "pypi_users_problems": pypi_users_problems,
+            "pypi_users_token": pypi_users_token,
             "pypi_users_files": pypi_users_files,
         }

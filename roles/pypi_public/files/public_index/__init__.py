@@ -10,6 +10,9 @@ policy      which files are offered, and when that changes
 pages       the simple index as HTML and JSON
 legacy      the older JSON API
 cache       what is kept on disk, and for how long
+shares      who gets a place when many want one
+locks       one thread at a time for each project
+catalogue   listings from disk, memory and upstream
 download    one file from upstream to any number of readers
 mirror      all of that together
 server      HTTP towards nginx

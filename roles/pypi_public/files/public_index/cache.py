@@ -19,13 +19,16 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from tempfile import SpooledTemporaryFile
+from typing import IO, BinaryIO, NamedTuple
 
 from .listing import Listing, restore
 from .pages import NAMES
 
 SPARE = 64 << 20
 """Bytes of the file system that are left to others."""
+SPOOLED = 1 << 18
+"""Bytes of a page that comes in, in memory."""
 LEVEL = 0.95
 """A cache that was full is emptied down to this part of its size, so that not every file makes it look again."""
 
@@ -71,6 +74,10 @@ class Cache:
                 yield path, file
             finally:
                 path.unlink(missing_ok=True)
+
+    def spool(self) -> IO[bytes]:
+        """A file without a name: in memory as long as it is small, on disk beyond."""
+        return SpooledTemporaryFile(SPOOLED, dir=str(self._tmp))
 
     def write(self, path: Path, content: bytes, time: float | None = None) -> None:
         """Place a file with this content and, if it is given, this time."""

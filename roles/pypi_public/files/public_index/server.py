@@ -14,6 +14,7 @@ import json
 import logging
 import re
 import threading
+from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,14 @@ from .download import Download
 from .errors import Refusal, Unknown
 from .mirror import Mirror
 from .names import is_normal, normalise
+from .shares import Shares
 
 CONNECTIONS = 400
-"""At once; whoever comes then is told to come back. Each is a thread, and so is the watch over each request that it makes."""
+"""At once; whoever comes then is told to come back. Each is a thread."""
+ASKING = 128
+"""Of these, at once, what may have to ask an upstream before it is answered: a connection more, and a thread that watches over it."""
+PATIENCE = 10.0
+"""Seconds that a request waits for a place among them; pip waits for 15 in all."""
 REASON = 200
 """Characters of a status line."""
 
@@ -40,6 +46,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(address, Handler)
         self.mirror = mirror
         self._places = threading.BoundedSemaphore(CONNECTIONS)
+        self.requests, self.asking = Shares(CONNECTIONS, 0), Shares(ASKING, PATIENCE)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if self._places.acquire(blocking=False):
@@ -71,10 +78,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         try:
-            self._route()
+            with self.server.requests(self._reader):
+                self._route()
         except Refusal as refusal:
             self._refuse(refusal.status, str(refusal), refusal.retry_after)
-        except OSError:
+        except (ConnectionError, TimeoutError):
             self.close_connection = True  # the client has left
         except Exception:
             log.exception("%s", self.path)
@@ -82,18 +90,31 @@ class Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET
 
+    @property
+    def _reader(self) -> str:
+        """Who is behind this, as nginx says; it is held for as long as the request lasts, and told nobody."""
+        return self.headers.get("X-Reader", "")
+
+    def _asking(self) -> AbstractContextManager[None]:
+        return self.server.asking(self._reader)
+
     def _route(self) -> None:
         kind, *parts = [unquote(part) for part in self.path.partition("?")[0].split("/")[1:]]
         mirror = self.server.mirror
         if kind == "simple" and len(parts) == 2 and not parts[1]:
-            mirror.page(_name(parts[0]))
+            with self._asking():
+                mirror.page(_name(parts[0]))
             self._redirect(f"/+public/simple/{parts[0]}/")
         elif kind == "files" and len(parts) == 3:
             self._file(_name(parts[0]), parts[1], parts[2])
         elif kind == "legacy" and len(parts) == 1:
-            self._send(200, None, "application/json", mirror.document(_name(parts[0])))
+            with self._asking():
+                document = mirror.document(_name(parts[0]))
+            self._send(200, None, "application/json", document)
         elif kind == "exists" and len(parts) == 1:
-            self._answer({"upstream": mirror.exists(_name(parts[0]))})
+            with self._asking():
+                upstream = mirror.exists(_name(parts[0]))
+            self._answer({"upstream": upstream})
         elif kind == "health" and not parts:
             self._answer(mirror.health())
         else:
@@ -103,10 +124,11 @@ class Handler(BaseHTTPRequestHandler):
         if not re.fullmatch("[0-9a-f]{16}", digest16):
             raise Unknown("no file has such an address")
         mirror = self.server.mirror
-        if self.command == "HEAD":
-            found: Path | int | Download | None = mirror.size(name, digest16, filename)
-        else:
-            found = mirror.file(name, digest16, filename)
+        with self._asking():
+            if self.command == "HEAD":
+                found: Path | int | Download | None = mirror.size(name, digest16, filename)
+            else:
+                found = mirror.file(name, digest16, filename, self._reader)
         if isinstance(found, Path):
             return self._redirect(f"/+public/files/{name}/{digest16}/{quote(filename)}")
         if isinstance(found, Download):

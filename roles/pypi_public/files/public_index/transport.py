@@ -17,6 +17,7 @@ import zlib
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from typing import IO
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 from .config import Network, Upstream
@@ -104,13 +105,14 @@ class Answer:
         if expected is not None and size != expected:
             raise Failed(f"{self.name} broke off after {size} of {expected} bytes")
 
-    def read(self, limit: int) -> bytes:
-        """The body, unpacked; both forms of it at most `limit` bytes."""
+    def unpacked(self, body: IO[bytes], limit: int) -> bytes:
+        """What the file holds, which is this answer's body as it came; at most `limit` bytes."""
+        body.seek(0)
         if self.headers.get("Content-Encoding", "identity").lower() not in ("gzip", "x-gzip"):
-            return b"".join(self.chunks(limit))
+            return body.read()
         unpack, parts, size = zlib.decompressobj(wbits=31), [], 0
         try:
-            for chunk in self.chunks(limit):
+            while chunk := body.read(CHUNK):
                 parts.append(unpack.decompress(chunk, limit + 1 - size))
                 size += len(parts[-1])
                 if size > limit:

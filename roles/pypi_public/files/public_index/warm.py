@@ -62,7 +62,7 @@ def warm(mirror: Mirror, document: Mapping[str, Any], tell: Tell) -> list[str]:
                 found = mirror.file(task.name, task.file.digest16, task.filename)
                 if not isinstance(found, Path):
                     found.wait()
-                progress.done(task)
+                progress.done(task, said=not isinstance(found, Path))
             except Refusal as error:
                 problems.append(f"{task.filename}: {error}")
 
@@ -128,17 +128,18 @@ def _build(filename: str) -> list[int]:
 
 
 class _Progress:
-    """A line for each file."""
+    """A line for each file that was not kept before: from a run without any, the role tells that it changed nothing."""
 
     def __init__(self, tasks: Sequence[_Task], tell: Tell) -> None:
         self._count, self._bytes, self._tell = len(tasks), sum(map(_size, tasks)), tell
         self._counter = itertools.count(1)
         self._fetched = 0
 
-    def done(self, task: _Task) -> None:
+    def done(self, task: _Task, said: bool) -> None:
         number = next(self._counter)
         self._fetched += _size(task)
-        self._tell(f"{number} of {self._count}, {self._fetched >> 20} of {self._bytes >> 20} MB: {task.filename}")
+        if said:
+            self._tell(f"{number} of {self._count}, {self._fetched >> 20} of {self._bytes >> 20} MB: {task.filename}")
 
 
 def _size(task: _Task) -> int:

@@ -31,9 +31,9 @@ from pathlib import Path
 from typing import Any
 
 from turns import TooManyAttempts, Turns
-from users import Account, Users
+from users import TOKEN, Account, Refused, Users
 
-__all__ = ["Account", "Login", "Pending", "TooManyAttempts", "make_application", "parse_basic"]
+__all__ = ["Account", "Login", "Pending", "Refused", "TooManyAttempts", "make_application", "parse_basic"]
 
 log = logging.getLogger("login")
 
@@ -131,14 +131,14 @@ class _Diary:
     def __init__(self) -> None:
         self._begun, self._lines = time.monotonic(), 0
 
-    def note(self, who: str, address: str) -> None:
+    def note(self, who: str, address: str, reason: str = "") -> None:
         if time.monotonic() - self._begun > WINDOW_SECONDS:
             if self._lines > MAX_LINES:
                 log.warning("%d more logins failed", self._lines - MAX_LINES)
             self._begun, self._lines = time.monotonic(), 0
         self._lines += 1
         if self._lines <= MAX_LINES:
-            log.warning("login of %s failed, from %.45s", who, address or "?")
+            log.warning("login of %s failed, from %.45s%s", who, address or "?", reason)
 
 
 class Login:
@@ -161,11 +161,13 @@ class Login:
     ) -> Account | None:
         """The account, or None for a wrong name or password. Verifications take turns by address and connection.
 
-        Raises TooManyAttempts; OSError or ValueError when the files cannot be read.
+        Raises TooManyAttempts, for a token Refused; OSError or ValueError when the files cannot be read.
         """
         address = _network(address)
         with self._lock:
             self._read_users()
+            if TOKEN.fullmatch(password):
+                return self._admit(name, password, address)
             key = self._digest(self._users.identity, name, password)
             known, account = self._verdicts.find(key)
             if known:
@@ -186,6 +188,17 @@ class Login:
         """Requests that wait for a verdict."""
         with self._lock:
             return sum(len(verification.waiting) for verification in self._under_way.values())
+
+    def remember(self, account: Account) -> float:
+        """Seconds that a verdict may be reused."""
+        return min(REMEMBER_SECONDS, max(0.001, self._users.left(account)))
+
+    def _admit(self, name: str, token: bytes, address: str) -> Account:
+        try:
+            return self._users.admit(name, token)
+        except Refused as refused:
+            self._diary.note(refused.who, address, f": {refused}")
+            raise
 
     def _read_users(self) -> None:
         if Users.identify(self._directory) != self._users.identity:
@@ -253,7 +266,8 @@ def _hung_up(connection: socket.socket | None) -> bool:
 
 
 def make_application(login: Login) -> Any:
-    """WSGI: 204 with `X-Login-User` and `X-Login-Role`, 401, 425 (ask again), 429 or 503.
+    """WSGI: 204 with `X-Login-User`, `X-Login-Role` and `X-Login-Remember` (milliseconds), 401, 425 (ask again), 429 or 503.
+    A token is refused by a 401 with the reason as `X-Login-Refusal`.
 
     `/health` and `/status` are open, `/refusal` answers what the header `X-Refusal` says ("405 Uploads go …"): nginx can give no
     reason in a status line, and that is all that twine shows.
@@ -282,12 +296,15 @@ def make_application(login: Login) -> Any:
             return answer("425 Too Early")
         except TooManyAttempts:
             return answer("429 Too Many Requests")
+        except Refused as refused:
+            return answer("401 Unauthorized", "", ("X-Login-Refusal", str(refused)))
         except (OSError, ValueError) as error:
             log.error("cannot read the users: %s", error)
             return answer("503 Service Unavailable")
         if account is None:
             return answer("401 Unauthorized")
-        return answer("204 No Content", "", ("X-Login-User", account.name), ("X-Login-Role", account.role))
+        about = {"User": account.name, "Role": account.role, "Remember": f"{login.remember(account) * 1000:.0f}"}
+        return answer("204 No Content", "", *((f"X-Login-{key}", value) for key, value in about.items()))
 
     return application
 

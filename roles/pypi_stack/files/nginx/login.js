@@ -11,9 +11,15 @@ const LONGEST = 1024; // bytes of a name and a password; right ones have 137 at 
 const ASK = 425; // an error_page that goes to the login service
 const YEAR = 365 * 86400000;
 
-/* What verdicts are bound to: an edited file makes all older ones unreachable. Every worker looks ten times a second (js_periodic,
- * by a clock that nobody can set), because a look costs as much as the rest of a request. Raises an error for a missing file. */
+/* What verdicts are bound to: an edited file makes all older ones unreachable, and so does a clock that was set back, by which they
+ * would outlive their tokens. Every worker looks ten times a second (js_periodic, by a clock that nobody can set), because a look
+ * costs as much as the rest of a request. Raises an error for a missing file. */
 function look() {
+    const now = Date.now();
+    if (now + 1000 < Number(ngx.shared.users.get('now') || 0)) {
+        ngx.shared.users.delete('secret');
+    }
+    ngx.shared.users.set('now', String(now), YEAR);
     const fresh = Buffer.from(crypto.getRandomValues(new Uint8Array(32))).toString('hex');
     const secret = ngx.shared.users.add('secret', fresh, YEAR) ? fresh : ngx.shared.users.get('secret');
     const identity = USERS.map(function (path) {
@@ -38,10 +44,10 @@ function canonical(header) {
     return credential && credential.length <= LONGEST ? `Basic ${credential.toString('base64')}` : undefined;
 }
 
-/* A memory that cannot keep it is no reason to refuse. */
-function remember(r, verdicts, verdict) {
+/* A memory that cannot keep it is no reason to refuse. Not for longer than these milliseconds, if a verdict comes with some. */
+function remember(r, verdicts, verdict, milliseconds) {
     try {
-        verdicts.set(r.variables.login_key, verdict);
+        verdicts.set(r.variables.login_key, verdict, milliseconds);
     } catch (error) {
         r.warn(`login: a verdict is not kept: ${error.message}`);
     }
@@ -58,7 +64,8 @@ function objection(r, user) {
     if (method != 'POST' || !UPLOADS.test(r.variables.wanted)) {
         return `405 Uploads go by POST to ${r.variables.address}/ and nowhere else.`;
     }
-    return account[1] == 'publisher' ? '' : `403 ${account[0]} may download but not upload: ask for the role publisher.`;
+    const more = account[0].includes('/') ? 'a token with the scope publish' : 'the role publisher';
+    return account[1] == 'publisher' ? '' : `403 ${account[0]} may download but not upload: ask for ${more}.`;
 }
 
 /* The answers of auth_request can only be 2xx, 401 and 403; the last is turned into what $refusal says. */
@@ -108,12 +115,16 @@ function check(r) {
 
 /* The verdict of the login service, before anybody else sees it (js_header_filter). */
 function hear(r) {
-    if (r.status == 401) {
+    const refusal = r.headersOut['X-Login-Refusal']; // a token's; it is judged in no time, and every time with its reason
+    if (refusal) {
+        r.variables.refusal = `401 ${refusal}`;
+        r.status = 403;
+    } else if (r.status == 401) {
         remember(r, ngx.shared.wrong, 1);
     }
     if (r.status == 204) {
         const user = `${r.headersOut['X-Login-User']} ${r.headersOut['X-Login-Role']}`;
-        remember(r, ngx.shared.right, user);
+        remember(r, ngx.shared.right, user, Number(r.headersOut['X-Login-Remember']) || undefined);
         r.variables.refusal = objection(r, user);
         r.status = r.variables.refusal ? 403 : 204;
     }

@@ -1,5 +1,7 @@
 /* Which page is asked for: in which form (PEP 691), and what an address without a page stands for. */
 
+import fs from 'fs';
+
 const V1 = 'application/vnd.pypi.simple.v1';
 const LATEST = 'application/vnd.pypi.simple.latest';
 
@@ -31,6 +33,15 @@ function normalise(name) {
     return name.replace(/[-_.]+/g, '-').toLowerCase();
 }
 
+/* Whether every package has its page: the list of projects is written when the directory was looked through, and not before. */
+function made() {
+    try {
+        return fs.statSync('/data/known/index/simple/index.html').isFile();
+    } catch (error) {
+        return false;
+    }
+}
+
 /* No page under that address: another spelling of a name is sent to the right one (PEP 503), the rest does not exist. */
 function missing(r) {
     const document = r.uri.match(/^\/index\/legacy\/(.+)\.json$/);
@@ -45,6 +56,11 @@ function missing(r) {
             r.return(301, `/simple/${normal}/`);
             return;
         }
+    }
+    if ((wanted || document) && !made()) {
+        r.variables.refusal = '503 The pages are being made from the packages. Ask again.';
+        r.internalRedirect('@explained');
+        return;
     }
     r.headersOut['Content-Type'] = 'text/plain; charset=utf-8';
     r.return(404, `Not on this index. Its pages are below ${r.variables.address}/simple/\n`);

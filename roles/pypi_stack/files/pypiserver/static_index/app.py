@@ -37,11 +37,15 @@ from .store import DIGESTS, Claims, Incoming, Store
 log = logging.getLogger(__name__)
 
 _ACCOUNT, _CLOSING = "static_index.account", "static_index.closing"
+_CHALLENGE = {"WWW-Authenticate": 'Basic realm="pypi"'}
 _MAX_REASON = 300  # the status line and all headers have to fit into nginx's buffer of 4 kB
 
 
 class Account(Protocol):
-    """Who is asking. `projects` are shell patterns of normalised names; none means all."""
+    """Who is asking: a user, or a token of theirs, `ci/laptop`. `projects` are shell patterns of normalised names; none means all.
+
+    A token has some of its own, `within`; both have to match.
+    """
 
     @property
     def name(self) -> str: ...
@@ -49,6 +53,8 @@ class Account(Protocol):
     def role(self) -> str: ...
     @property
     def projects(self) -> Iterable[str]: ...
+    @property
+    def within(self) -> Iterable[str]: ...
 
 
 Verify = Callable[[str, str, str], "Account | None"]
@@ -74,7 +80,7 @@ class StaticIndex(Backend):  # type: ignore[misc]
             project = names.parse(filename).project
             account = _account_for(project)
             if not self._store.owns(project):
-                self._begin(project, account.name, account.projects)
+                self._begin(project, account.name.partition("/")[0], account.projects)
             fields = {name: request.forms.get(name, "") for name in _FIELDS}
             digests = {name: claimed for name in DIGESTS if (claimed := fields[f"{name}_digest"])}
             added, new = self._store.add(filename, stream, Claims(fields["name"], fields["version"], digests))
@@ -124,7 +130,7 @@ def make_app(store: Store, verify: Verify, *, allow_remove: bool = False, begin:
         user, password = request.auth or ("", None)
         account = verify(user, password, address) if password is not None else None
         if account is None:
-            raise HTTPError(401, "user and password, please", **{"WWW-Authenticate": 'Basic realm="pypi"'})
+            raise HTTPError(401, "user and password, please", **_CHALLENGE)
         if (request.method, request.path) != ("POST", "/"):
             raise HTTPError(404, "only uploads are taken here")
         if account.role != "publisher":
@@ -153,7 +159,7 @@ def make_app(store: Store, verify: Verify, *, allow_remove: bool = False, begin:
 
 def from_environment() -> Any:
     """The application as the container runs it. Variables: see `store_from_environment` and `guard`; PYPI_ALLOW_REMOVE=true."""
-    from login import Login, TooManyAttempts  # mounted beside this; the tests bring their own
+    from login import Login, Refused, TooManyAttempts  # mounted beside this; the tests bring their own
 
     login = Login(Path(os.environ.get("USERS_DIRECTORY", "/users")))
 
@@ -162,6 +168,8 @@ def from_environment() -> Any:
             account: Account | None = login.check(user, password.encode(), address)
         except TooManyAttempts:
             raise HTTPError(429, "too many attempts, try again in a minute") from None
+        except Refused as refused:
+            raise HTTPError(401, str(refused), **_CHALLENGE) from None
         except (OSError, ValueError) as error:
             log.error("cannot read the users: %s", error)
             raise HTTPError(503, "the users cannot be read") from None
@@ -186,9 +194,9 @@ def _store(packages: str, index: str, url: str) -> Store:
 
 def _account_for(project: str) -> Account:
     account: Account = request.environ[_ACCOUNT]
-    patterns = list(account.projects)
-    if patterns and not any(fnmatchcase(project, pattern) for pattern in patterns):
-        raise Forbidden(f"{account.name} may publish {', '.join(patterns)}; {project} is none of these")
+    for patterns in (list(account.projects), list(account.within)):
+        if patterns and not any(fnmatchcase(project, pattern) for pattern in patterns):
+            raise Forbidden(f"{account.name} may publish {', '.join(patterns)}; {project} is none of these")
     return account
 
 

@@ -140,6 +140,11 @@ class Index:
         files.sync_directory(folder)
         self.records.sync()
 
+    @property
+    def made(self) -> bool:
+        """Whether the directory was looked through since the index was empty; nginx looks at this too (pages.js)."""
+        return (self.pages / "index.html").exists()
+
     def write_root(self) -> None:
         """Write the list of projects. Nothing that installs reads it, so `sync` does it, not the upload."""
         with files.lock(self._locks / "root"):

@@ -126,7 +126,7 @@ class Watcher(threading.Thread):
                 changed = {name for name in now.keys() | seen.keys() if now.get(name) != seen.get(name)}
                 seen = now
             growing = set().union(*_refresh(self._store, _projects(growing | changed)))
-            if pages.since():
+            if (self._store.index.made or not growing) and pages.since():
                 self._store.index.write_root()
             if not swept or started - swept > FULL_SECONDS[True]:
                 self._store.sweep(seen)
