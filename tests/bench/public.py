@@ -9,11 +9,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
 from index.artifacts import wheel
-from public.upstream import Upstream, running
+from public.upstream import Upstream, running, say
 
 from . import measure, servers, stacks
 from .report import CACHED, DIRECT, INSTALLERS, LARGEST_COLD, LEFT, OURS, REFUSED, Public
@@ -85,6 +86,12 @@ def upstream() -> Iterator[Upstream]:
     """A server of this machine, that the hosts reach and that counts what it sends."""
     gateway = on("load", "ip route show default").split()[2]
     with running(Upstream(), gateway) as found:
+
+        def projects(request: BaseHTTPRequestHandler) -> None:
+            listed = [{"name": name} for name in found.projects]
+            say(request, json.dumps({"meta": {"api-version": "1.0"}, "projects": listed}).encode())
+
+        found.wrong["/simple/"] = projects  # proxpi asks for it first
         yield found
 
 
