@@ -17,6 +17,7 @@ byte for byte: pages per project (`simple/`), core metadata (`metadata/`) and wh
     store      upload, remove, yank: the only code that changes anything
     watch      what changes in a directory
     sync       bring the index in line with the directory: once, or for ever
+    verify     read everything, and say what is not as it was recorded
     form       upload forms, read as they come in
     guard      who may begin a project under a public name
     app        pypiserver with this store behind it

@@ -1,22 +1,33 @@
-"""The operator's command: python -m static_index rebuild | yank | unyank | delete | give-up | recover-names | check"""
+"""The operator's command: python -m static_index rebuild | verify | yank | unyank | delete | give-up | recover-names | check"""
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from . import sync
+from . import verify as verification
 from .app import store_from_environment
 from .errors import Refusal
+from .store import Store
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("static_index", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("rebuild", help="bring every page in line with the package directory")
+    verify = commands.add_parser(
+        "verify", help="read every file, and name what is not as it was recorded; changes nothing"
+    )
+    verify.add_argument(
+        "--json", action="store_true", help="a line of JSON for each finding, and one with what was read"
+    )
     commands.add_parser(
         "check", help="read everything and name what a rebuild from nothing would make otherwise; changes nothing"
     )
@@ -46,6 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "rebuild":
             sync.rebuild(store, _progress())
             return 0
+        if options.command == "verify":
+            return _verify(store, as_json=options.json)
         if options.command == "check":
             different = sync.differences(store)
             print(*different or ["everything is as a rebuild would make it"], sep="\n")
@@ -66,6 +79,19 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     print(*touched, sep="\n")
     return 0
+
+
+def _verify(store: Store, *, as_json: bool) -> int:
+    verification.give_way()
+    counts, found = verification.Counts(), 0
+    accounts = Path(os.environ.get("USERS_DIRECTORY") or "/users")
+    for found, finding in enumerate(verification.verify(store, accounts, counts, _progress()), start=1):
+        print(json.dumps(vars(finding)) if as_json else f"{finding.what}\n    {finding.fix}", flush=True)
+    if as_json:
+        print(json.dumps(vars(counts)))
+    else:
+        print(f"{found} findings in {counts.files} files of {counts.projects} projects, {counts.bytes:,} bytes")
+    return 1 if found else 0
 
 
 def _progress() -> Callable[[int, int], None]:

@@ -7,6 +7,7 @@ with them.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import time
@@ -71,6 +72,14 @@ class Index:
             return False
         return True
 
+    def unlike(self, project: str, record: Record) -> list[Path]:
+        """Pages and documents that are not, byte by byte, what is made from a whole record."""
+        rendered, folder = _rendered(project, _in_order(record.files)).contents, self.pages / project
+        wanted = {folder / name: content for name, content in rendered.items()}
+        if self._tells(project, record):  # else it is behind, and about to be made
+            wanted[self.legacy_path(project)] = self._document(project, record)
+        return [path for path, content in wanted.items() if files.content(path) != content]
+
     # Writing
 
     def publish(
@@ -94,7 +103,7 @@ class Index:
             self.records.delete(project)
             return
         ordered = _in_order(after)
-        rendered = render.project(render.Known(project, ordered, list(dict.fromkeys(file.version for file in ordered))))
+        rendered = _rendered(project, ordered)
         document = {self.records.path(project): records.document(ordered, render.FORMAT, rendered.seals)}
         self._write(project, core, rendered, document, place)
 
@@ -156,17 +165,20 @@ class Index:
     def legacy_path(self, project: str) -> Path:
         return self.legacy / f"{project}.json"
 
-    def write_legacy(self, project: str) -> None:
+    def write_legacy(self, project: str, *, anew: bool = False) -> None:
         """Bring a project's document in line with its record."""
         record, path = self.records.load(project), self.legacy_path(project)
-        if self._tells(project, record):
+        if not anew and self._tells(project, record):
             return
-        if known := list(record.files.values()):
-            core = next((self._core(file.filename) for file in legacy.newest(known) if file.metadata), None)
-            number = legacy.serial(record.content, self.url)
-            files.write({path: legacy.document(project, known, core, self.url, number)}, self.temporary)
+        if record.files:
+            files.write({path: self._document(project, record)}, self.temporary)
         else:
             path.unlink(missing_ok=True)
+
+    def _document(self, project: str, record: Record) -> bytes:
+        known = list(record.files.values())
+        core = next((self._core(file.filename) for file in legacy.newest(known) if file.metadata), None)
+        return legacy.document(project, known, core, self.url, legacy.serial(record.content, self.url))
 
     def lags(self, path: str) -> bool:
         """Whether a path below the index directory is a document that was made from an older record."""
@@ -181,10 +193,7 @@ class Index:
         return False
 
     def _core(self, filename: str) -> bytes | None:
-        try:
-            return self.metadata_path(filename).read_bytes()
-        except FileNotFoundError:
-            return None
+        return files.content(self.metadata_path(filename))
 
     # Core metadata
 
@@ -193,6 +202,15 @@ class Index:
 
     def drop_metadata(self, filename: str) -> None:
         self.metadata_path(filename).unlink(missing_ok=True)
+
+    def drop_damaged_metadata(self, record: Record) -> None:
+        for file in record.files.values():
+            if file.metadata and not self.has_metadata(file):
+                self.drop_metadata(file.filename)
+
+    def has_metadata(self, file: File) -> bool:
+        """Whether it is there and has the digest that is recorded."""
+        return hashlib.sha256(self._core(file.filename) or b"").hexdigest() == file.metadata
 
     # Housekeeping
 
@@ -206,6 +224,11 @@ class Index:
             if path.suffix != records.SUFFIX:
                 with suppress(OSError):
                     path.unlink()
+
+
+def _rendered(project: str, ordered: list[File]) -> render.Pages:
+    """All pages, from the first file on."""
+    return render.project(render.Known(project, ordered, list(dict.fromkeys(file.version for file in ordered))))
 
 
 def _in_order(after: Mapping[str, File]) -> list[File]:

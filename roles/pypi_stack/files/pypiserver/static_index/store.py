@@ -66,7 +66,7 @@ class Incoming:
     def digest(self, algorithm: str) -> str:
         """Of all that was written, in hex."""
         self.file.flush()
-        return self._sha256.hexdigest() if algorithm == "sha256" else _digest(self.path, algorithm)
+        return self._sha256.hexdigest() if algorithm == "sha256" else files.digest(self.path, DIGESTS[algorithm])
 
 
 class Store:
@@ -116,7 +116,7 @@ class Store:
             if twin := _twin(record, release, sha256):
                 return twin, False
             _make_younger(incoming.file, record)
-            status, yanked = os.fstat(incoming.file.fileno()), self._yanked(release.project)
+            status, yanked = os.fstat(incoming.file.fileno()), self.yanked(release.project)
             added = _describe(release, status, sha256, metadata, yanked)
             core = self._core_metadata(filename, metadata)
 
@@ -140,7 +140,7 @@ class Store:
         try:
             os.link(path, final)
         except FileExistsError:
-            if _digest(final) != added.sha256:
+            if files.digest(final) != added.sha256:
                 raise Conflict(_taken(added.filename, added.filename)) from None
             os.replace(path, final)
         files.sync_directory(self.packages)
@@ -164,7 +164,7 @@ class Store:
             record = self._settled(project, whole=True)
             doomed = _of_release(record, project, version)
             self._remove(project, record, doomed)
-            self._write_yanks(project, {k: v for k, v in self._yanked(project).items() if k != release})
+            self._write_yanks(project, {k: v for k, v in self.yanked(project).items() if k != release})
             self.index.write_legacy(project)
         return doomed
 
@@ -190,7 +190,7 @@ class Store:
         with self.index.lock(project):
             record = self._settled(project, whole=True)
             affected = _of_release(record, project, version)
-            others = {key: value for key, value in self._yanked(project).items() if key != release}
+            others = {key: value for key, value in self.yanked(project).items() if key != release}
             self._write_yanks(project, others if reason is None else {**others, release: reason})
             changed = {filename: replace(record.files[filename], yanked=reason) for filename in affected}
             self.index.publish(project, record, {**record.files, **changed})
@@ -203,15 +203,17 @@ class Store:
         """Bring one project in line with the directory; `filenames` are those that may have come, gone or changed.
 
         `whole`: they are all that there are, so every file that is known is looked at as well. Only files with another size or
-        mtime are read. Returns those that may still be growing: ask again. With `anew` the pages are rendered even if
+        mtime are read. Returns those that may still be growing: ask again. With `anew` what is made of them is made again even if
         nothing changed.
         """
         with self.index.lock(project):
             record = self.index.records.load(project)
             growing: set[str] = set()
+            if anew:
+                self.index.drop_damaged_metadata(record)
             if whole or not record.intact or not all(self._unchanged(record.file(name), name) for name in filenames):
                 growing = self._refresh(project, record, filenames, anew)
-            self.index.write_legacy(project)
+            self.index.write_legacy(project, anew=anew)
             return growing
 
     def _settled(self, project: str, *, whole: bool = False) -> Record:
@@ -228,7 +230,7 @@ class Store:
     def _refresh(self, project: str, record: Record, filenames: Iterable[str], anew: bool) -> set[str]:
         growing: set[str] = set()
         gone: list[str] = []
-        yanked = self._yanked(project)
+        yanked = self.yanked(project)
         found: dict[str, File] = {}
         if any((self.packages / filename).exists() for filename in filenames):
             self.register.claim(project)  # before its page is there, and while the file is still growing
@@ -266,9 +268,12 @@ class Store:
                 raise
             except Refusal as error:  # whoever has access to the directory may know better, and old files are like that
                 log.warning("listed without metadata: %s", error)
-        sha256 = _digest(path)
+        sha256 = files.digest(path)
         if (after := path.stat()).st_mtime_ns != before.st_mtime_ns or after.st_size != before.st_size:
             raise _Growing
+        if known and sha256 != known.sha256 and (known.size, known.mtime_ns) == (after.st_size, after.st_mtime_ns):
+            log.error("%s is damaged: its sha256 is %s, recorded is %s, which stays", filename, sha256, known.sha256)
+            return replace(known, yanked=yanked.get(known.release))
         files.write(self._core_metadata(filename, metadata), self.index.temporary)
         return _describe(release, before, sha256, metadata, yanked)
 
@@ -303,7 +308,8 @@ class Store:
         """Core metadata beside the index (PEP 658), for wheels: an sdist's may say less than a build of it would."""
         return {self.index.metadata_path(filename): metadata.content} if metadata and filename.endswith(".whl") else {}
 
-    def _yanked(self, project: str) -> dict[str, str]:
+    def yanked(self, project: str) -> dict[str, str]:
+        """Reasons by release key. Damaged if they cannot be read."""
         path = self._yanks / f"{project}.json"
         try:
             yanked: dict[str, str] = json.loads(path.read_bytes())
@@ -375,11 +381,3 @@ def _of_release(record: Record, project: str, version: str) -> list[str]:
     if not (found := record.of_release(names.release_key(version))):
         raise NotFound(f"{project} ({version}) not found")
     return [file.filename for file in found]
-
-
-def _digest(path: Path, algorithm: str = "sha256") -> str:
-    digest = DIGESTS[algorithm]()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return str(digest.hexdigest())
