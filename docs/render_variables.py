@@ -13,7 +13,16 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parents[1]
-ROLES = ("docker_host", "pypi_users", "pypi_tls", "pypi_stack", "pypi_public", "host_firewall", "pypi_client")
+ROLES = (
+    "docker_host",
+    "pypi_users",
+    "pypi_tls",
+    "pypi_stack",
+    "pypi_public",
+    "pypi_verify",
+    "host_firewall",
+    "pypi_client",
+)
 BLOCK = re.compile(r"(<!-- variables: make docs -->\n).*?(<!-- end -->\n)", re.DOTALL)
 
 

@@ -180,6 +180,10 @@ CASES = {
     "one place for both kinds of packages": Case(
         {"pypi_public_cache": "pypi_packages"}, ("pypi_stack_public_cache and pypi_stack_packages are both",)
     ),
+    "what verify could not go by": Case(
+        {"pypi_verify_free_percent": 100, "pypi_verify_status_file": "status.json"},
+        ("pypi_verify_free_percent is 100. Give a number from 0 to 99", "pypi_verify_status_file is"),
+    ),
     "no server": Case({}, ("pypi_servers has 0 hosts", "exactly one"), servers=()),
     "accounts that a client does not have": Case(
         {

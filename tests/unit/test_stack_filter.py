@@ -7,6 +7,7 @@ from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
+import host_tools
 import pypi_stack
 import pytest
 
@@ -211,7 +212,7 @@ def test_an_image_that_became_another_under_its_name() -> None:
 
 
 def test_the_code_is_all_there_and_nothing_else() -> None:
-    names = [file["name"] for file in pypi_stack.files(str(ROLE / "files"), "login", "pypiserver")]
+    names = [file["name"] for file in host_tools.files(str(ROLE / "files"), "login", "pypiserver")]
     assert {"login/login.py", "login/gunicorn.conf.py", "pypiserver/static_index/app.py"} <= set(names)
     on_disk = [p for d in ("login", "pypiserver") for p in (ROLE / "files" / d).rglob("*") if p.is_file()]
     assert names == sorted(names) and len(names) == len([p for p in on_disk if "__pycache__" not in p.parts])

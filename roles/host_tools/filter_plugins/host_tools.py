@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 # kind → what a value must be, and what to give instead. Numbers count as what they look like.
@@ -52,8 +53,20 @@ def refused(values: Mapping[str, object], kind: str) -> list[str]:
     ]
 
 
+def files(role_files: str, *directories: str) -> list[dict[str, str]]:
+    """The text files below these directories of a role, as host_files takes them, in a fixed order."""
+    root = Path(role_files)
+    found = (
+        path
+        for name in directories
+        for path in sorted((root / name).rglob("*"))
+        if path.suffix in (".py", ".js", ".conf")
+    )
+    return [{"name": str(path.relative_to(root)), "content": path.read_text("utf-8")} for path in found]
+
+
 class FilterModule:
     """What Ansible looks for."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"host_tools_refused": refused}
+        return {"host_tools_refused": refused, "host_tools_files": files}

@@ -267,13 +267,6 @@ def _excepts(exception: str, host: str) -> bool:
 # Files
 
 
-def files(role_files: str, *directories: str) -> list[dict[str, str]]:
-    """The text files below these directories of the role, as host_files takes them, in a fixed order."""
-    root = Path(role_files)
-    found = (path for name in directories for path in sorted((root / name).rglob("*.py")))
-    return [{"name": str(path.relative_to(root)), "content": path.read_text("utf-8")} for path in found]
-
-
 def relative(contents: Mapping[str, str], directory: str) -> list[dict[str, str]]:
     """What host_look read, path to base64, as host_files takes it with the right owners; nothing where no Compose file is."""
     texts = {
@@ -288,5 +281,5 @@ class FilterModule:
     """What Ansible looks for."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        functions = (problems, config, authorities, files, relative)
+        functions = (problems, config, authorities, relative)
         return {f"pypi_public_{function.__name__}": function for function in functions}

@@ -34,18 +34,6 @@ PLACES = {
 IMAGES = {"nginx": "pypi_stack_nginx_image", "pypiserver": "pypi_stack_pypiserver_image"}
 
 
-def files(role_files: str, *directories: str) -> list[dict[str, str]]:
-    """The text files below these directories of the role, as host_files takes them, in a fixed order."""
-    root = Path(role_files)
-    found = (
-        path
-        for name in directories
-        for path in sorted((root / name).rglob("*"))
-        if path.suffix in (".py", ".js", ".conf")
-    )
-    return [{"name": str(path.relative_to(root)), "content": path.read_text("utf-8")} for path in found]
-
-
 def by_content(files: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
     """The same files, each one directory deeper in one that is named by what is in them."""
     digest = sha256("".join(file["content"] for file in files).encode()).hexdigest()[:12]
@@ -211,7 +199,6 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         functions = (
-            files,
             by_content,
             relative,
             is_address,
