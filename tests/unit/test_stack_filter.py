@@ -234,3 +234,26 @@ def test_code_lies_where_its_content_says() -> None:
     assert directory.parent == Path("nginx")
     other = pypi_stack.by_content([code[0], {**code[1], "content": "3"}])
     assert Path(other[0]["name"]).parent != directory
+
+
+def test_what_is_newer_is_told_by_digests() -> None:
+    offered = [
+        {
+            "__pypi_stack_image": "pypi_stack_nginx_image",
+            "stdout": f"Name: nginx\nDigest: sha256:{'a' * 64}\n sha256:{'c' * 64}",
+        },
+        {"__pypi_stack_image": "pypi_stack_pypiserver_image", "stdout": f"Digest: sha256:{'b' * 64}\n"},
+    ]
+    present = json.dumps([{"RepoDigests": [f"nginx@sha256:{'a' * 64}"]}, {"RepoDigests": None}])
+    assert pypi_stack.newer(offered, present, WANTED) == [f"pypiserver/pypiserver:v2.4.1 is now sha256:{'b' * 64}"]
+
+
+def test_a_candidate_has_no_ports_no_restarts_and_networks_of_its_own() -> None:
+    service = {"ports": [1], "restart": "always", "image": "old", "healthcheck": {"interval": "15s"}}
+    networks = {"front": {"name": "pypi_front"}, "public": {"name": "pypi_public", "external": True}}
+    compose = {"name": "pypi", "services": {"nginx": service, "login": dict(service)}, "networks": networks}
+    made = json.loads(pypi_stack.candidate(json.dumps(compose), "other", WANTED))
+    assert made["name"] == "other" and made["networks"] == {"front": {}, "public": networks["public"]}
+    assert [each["image"] for each in made["services"].values()] == ["nginx:1.28", "pypiserver/pypiserver:v2.4.1"]
+    assert all("ports" not in each and each["restart"] == "no" for each in made["services"].values())
+    assert pypi_stack.inside("172.19.0.3 172.20.0.3\n172.20.0.0/16\n") == "172.20.0.3"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ PLACES = {
     "pypi_stack_tls_directory": Place("the certificate and its key", "/tls"),
     "pypi_stack_directory": Place("the index", ""),
 }
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 IMAGES = {"nginx": "pypi_stack_nginx_image", "pypiserver": "pypi_stack_pypiserver_image"}
 
 
@@ -175,6 +177,39 @@ def port_problems(seen: Mapping[str, Any], wanted: Variables) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def running(seen: Mapping[str, Any], directory: str) -> dict[str, str]:
+    """Names of the images that run, or ran until somebody stopped them, and their identities."""
+    return dict(_present(seen, directory).images.values())
+
+
+def newer(offered: Sequence[Mapping[str, Any]], present: str, wanted: Variables) -> list[str]:
+    """What registries have for the names wanted, unless it runs. From `imagetools inspect`, and `docker image inspect` of what runs."""
+    here = {digest.partition("@")[2] for image in json.loads(present) for digest in image["RepoDigests"] or []}
+    found = {wanted[each["__pypi_stack_image"]]: _DIGEST.findall(each["stdout"]) for each in offered}
+    return [f"{name} is now {digests[0]}" for name, digests in found.items() if digests and digests[0] not in here]
+
+
+def candidate(compose: str, project: str, wanted: Variables) -> str:
+    """A Compose file, as JSON, with the images wanted: of another project, without its ports, and gone after a failure."""
+    document = json.loads(compose)
+    document["name"] = project
+    for name, service in document["services"].items():
+        service.pop("ports", None)
+        service["restart"] = "no"
+        service["healthcheck"]["interval"] = "2s"  # somebody waits for the first
+        service["image"] = wanted[IMAGES.get(name, "pypi_stack_pypiserver_image")]
+    for network in document["networks"].values():
+        if not network.get("external"):
+            network.pop("name", None)
+    return json.dumps(document)
+
+
+def inside(text: str) -> str:
+    """The address that is in the network: of a line with addresses, and one with the network."""
+    addresses, network = text.splitlines()
+    return next(each for each in addresses.split() if ipaddress.ip_address(each) in ipaddress.ip_network(network))
+
+
 def _in_the_way(listener: str, wanted: str) -> bool:
     """A listener at :: may take IPv4 as well."""
     same_kind = (":" in listener) == (":" in wanted)
@@ -209,5 +244,9 @@ class FilterModule:
             move_problems,
             port_problems,
             image_problems,
+            running,
+            newer,
+            candidate,
+            inside,
         )
         return {f"pypi_stack_{function.__name__}": function for function in functions}
