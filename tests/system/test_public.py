@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,8 @@ pytestmark = pytest.mark.scenario("default")
 JSON = {"Accept": "application/vnd.pypi.simple.v1+json"}
 ALICE = right("alice")
 PIP = "~/public/bin/pip --no-input --disable-pip-version-check --no-cache-dir"
+SETTLED = 3
+"""Seconds after which nginx remembers whose a name is (owned.js): it can tell a change by its time then."""
 
 
 def files(edge: Edge, project: str) -> list[dict[str, Any]]:
@@ -209,27 +212,43 @@ def test_use_is_noted_and_nginx_cannot_write(lab: Lab, edge: Edge) -> None:
     assert lab.compose("exec -T nginx sh -c 'touch /data/known/public/x 2>&1 || true'").endswith("Permission denied")
 
 
+def registers(lab: Lab) -> dict[str, str]:
+    """Where names are entered, on the server."""
+    packages = lab.server.check_output("docker volume inspect --format '{{.Mountpoint}}' pypi_packages")
+    return {"packages/.owned": f"{packages}/.owned", "index/.owned": f"{lab.project}/index/.owned"}
+
+
 def test_names_are_not_free_when_the_register_cannot_be_read(lab: Lab, edge: Edge) -> None:
     """As when the volume is not mounted."""
     packages = lab.server.check_output("docker volume inspect --format '{{.Mountpoint}}' pypi_packages")
     with stopped(lab, f"mv {packages}/.owned {packages}/.away", f"mv {packages}/.away {packages}/.owned"):
         answer = edge.request("/simple/never-seen/", ALICE)
         assert answer.status == 503, answer
-        assert edge.request("/simple/hello/", ALICE).status == 503
+        # nginx looks ten times a second whether what it knows of a name still holds.
+        wait_until("what is kept is not given out", lambda: edge.request("/simple/hello/", ALICE).status == 503, 30)
         assert edge.request("/simple/survivor/", ALICE).status == 200
     assert edge.request("/simple/hello/", ALICE).status == 200
+
+
+@pytest.mark.parametrize("register", ["packages/.owned", "index/.owned"])
+def test_what_is_kept_is_not_given_out_under_a_name_that_became_ours(lab: Lab, edge: Edge, register: str) -> None:
+    """nginx remembers that a name is others', until something is entered."""
+    entry = f"{registers(lab)[register]}/hello"
+    assert edge.request("/simple/hello/", ALICE).status == 200
+    time.sleep(SETTLED)
+    assert edge.request("/simple/hello/", ALICE).status == 200
+    with stopped(lab, f"touch {entry}", f"rm {entry}"):
+        wait_until("it is ours", lambda: edge.request("/simple/hello/", ALICE).status == 404, 30)
+        time.sleep(SETTLED)
+        assert edge.request("/simple/hello/", ALICE).status == 404
+    wait_until("it is others'", lambda: edge.request("/simple/hello/", ALICE).status == 200, 30)
 
 
 @pytest.mark.parametrize("register", ["packages/.owned", "index/.owned"])
 def test_a_name_is_not_free_when_its_entry_cannot_be_read(lab: Lab, edge: Edge, register: str) -> None:
     """As on a disk that fails: a link to itself is an error, and not a file that is not there."""
     name = f"unreadable-{register[:5]}"
-    places = {
-        "packages/.owned": lab.server.check_output("docker volume inspect --format '{{.Mountpoint}}' pypi_packages")
-        + "/.owned",
-        "index/.owned": f"{lab.project}/index/.owned",
-    }
-    entry = f"{places[register]}/{name}"
+    entry = f"{registers(lab)[register]}/{name}"
     with stopped(lab, f"ln -s {name} {entry}", f"rm {entry}"):
         for path in (f"/simple/{name}/", f"/pypi/{name}/json", f"/public/{name}/{'0' * 16}/x-1.0-py3-none-any.whl"):
             assert edge.request(path, ALICE).status == 503, path
