@@ -70,13 +70,17 @@ def probe(index: Index) -> str:
     index.expect(401, "a wrong password", "/simple/", wrong)
     projects = [each["name"] for each in index.page("/simple/")["projects"]]
     said = ["a login", "pages"]
-    for project in projects[:1]:
+    for project in projects:
         path = f"/simple/{project}/"
-        file = min(index.page(path)["files"], key=lambda file: int(file["size"]))
+        files = index.page(path)["files"]
+        if not files:
+            continue
+        file = min(files, key=lambda file: int(file["size"]))
         content = index.expect(200, "a file", urljoin(path, file["url"]), index.login)
         if hashlib.sha256(content).hexdigest() != file["hashes"]["sha256"]:
             raise Wrong(f"{unquote(file['filename'])} comes with another sha256 than its page has")
         said.append(f"{file['filename']}")
+        break
     refused(index, projects[0] if projects else "upgrade-probe")
     return ", ".join([*said, "an upload"])
 
