@@ -47,7 +47,7 @@ def container(lab: Lab) -> Generator[str]:
     run = "docker run --detach --restart always --publish 9102:8080 --name there --entrypoint sh nginx:1.28 -c %s"
     lab.server.check_output(run, serve)
     yield "there"
-    lab.server.check_output("docker rm --force there")
+    lab.server.check_output("timeout 60 docker rm --force there")  # an engine that does not start lets everybody wait
 
 
 def test_the_engine_runs_now_and_after_a_boot(lab: Lab) -> None:
@@ -105,6 +105,12 @@ def test_another_key_than_docker_s_is_not_trusted(lab: Lab, host: str) -> None:
     assert "gpgkey" not in lab.server.check_output("cat /etc/yum.repos.d/docker-ce.repo"), (
         "dnf would trust what lies there"
     )
+
+
+@pytest.mark.parametrize("host", ["rocky"], indirect=True)
+def test_the_engine_starts_after_firewalld(lab: Lab, host: str) -> None:
+    """One that starts while firewalld loads its rules never comes back."""
+    assert "firewalld.service" in lab.server.check_output("systemctl show --property After docker").split()
 
 
 @pytest.mark.parametrize("host", ["adopted"], indirect=True)
