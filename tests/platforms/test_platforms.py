@@ -110,7 +110,7 @@ def test_another_key_than_docker_s_is_not_trusted(lab: Lab, host: str) -> None:
 @pytest.mark.parametrize("host", ["rocky"], indirect=True)
 def test_the_engine_starts_after_firewalld(lab: Lab, host: str) -> None:
     """One that starts while firewalld loads its rules never comes back."""
-    assert "firewalld.service" in lab.server.check_output("systemctl show --property After docker").split()
+    assert "firewalld.service" in lab.server.check_output("systemctl show --value --property After docker").split()
 
 
 @pytest.mark.parametrize("host", ["adopted"], indirect=True)
