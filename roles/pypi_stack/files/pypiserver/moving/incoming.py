@@ -144,14 +144,13 @@ class Taking:
         if release.project != project:
             raise Refusal(f"its name is of the project {release.project}, not of {project}")
         if known := self.store.index.records.load(project).file(offer.filename):
-            if (same := self._same(known, offer)) is False:
+            if not self._same(known, offer):
                 raise Conflict("it is here with other content, which stays: what is released never changes")
             if offer.yanked is not None and known.yanked is None:
                 self.report.note(
                     f"{project} {known.version} is yanked at the source and not here: see playbooks/release.yml"
                 )
-            if same:
-                return self.report.skip()
+            return self.report.skip()
         self._may_begin(project)
         if self.dry:
             return self.report.take(offer.size or 0)
@@ -185,14 +184,18 @@ class Taking:
             return f"there is no room for it: {self._free():,} bytes are free"
         return f"it is larger than {self.largest:,} bytes (pypi_stack_max_upload_size)"
 
-    def _same(self, known: File, offer: Offer) -> bool | None:
-        """Whether a file is the one that is here; None where the source says too little."""
-        if not (digest := offer.digest):
-            return None
-        name, value = digest
-        if name == "sha256":
-            return known.sha256 == value
-        return files.digest(self.store.packages / known.filename, lambda: hashlib.new(name)) == value
+    def _same(self, known: File, offer: Offer) -> bool:
+        """Whether a file is the one that is here. It has to be read where the source has no hash of it."""
+        if digest := offer.digest:
+            name, value = digest
+            if name == "sha256":
+                return known.sha256 == value
+            return files.digest(self.store.packages / known.filename, lambda: hashlib.new(name)) == value
+        hashed = hashlib.sha256()
+        with offer.open() as stream:
+            while chunk := stream.read(CHUNK):
+                hashed.update(chunk)
+        return hashed.hexdigest() == known.sha256
 
     def _may_begin(self, project: str) -> None:
         """Asked once for a project, since the answer comes from elsewhere."""

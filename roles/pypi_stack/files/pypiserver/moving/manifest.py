@@ -49,7 +49,9 @@ def load(path: Path) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
         document = json.loads(path.read_bytes())
         if document["format"] != FORMAT:
             raise ValueError(f"format {document['format']!r}")
-        projects = {names.normalise(name): list(files) for name, files in document["projects"].items()}
+        projects = {
+            names.normalise(name): [dict(file) for file in files] for name, files in document["projects"].items()
+        }
         return projects, [names.normalise(name) for name in document["names"]]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Stopped(f"{path.name} is not what move-out writes: {type(error).__name__} {error}") from None

@@ -46,8 +46,8 @@ class SimpleIndex:
     def offers(self, project: str) -> list[Offer]:
         try:
             page = self._page(f"{self._url}{project}/")
-        except NotThere:
-            raise Refusal("there is no such project") from None
+        except NotThere as error:
+            raise Refusal(f"there is no such project: {error}") from None
         return by_version([offer for entry in page.files if (offer := self._offer(project, page, entry))], self._report)
 
     def _offer(self, project: str, page: _Page, entry: Any) -> Offer | None:
@@ -83,6 +83,10 @@ class SimpleIndex:
 
     def _page(self, url: str) -> _Page:
         with self._web.get(url, ACCEPT) as body:
+            if (
+                urlsplit(body.url).hostname != urlsplit(url).hostname
+            ):  # pypiserver's fallback: PyPI would answer for the name
+                raise NotThere(f"{url} is not its own: it redirects to {urlsplit(body.url).hostname}")
             return _read(body)
 
 
