@@ -21,7 +21,7 @@ import pytest
 import requests
 from public.upstream import Misbehaviour, Upstream, running, say
 
-from moving import incoming, offers
+from moving import incoming, offers, web
 from moving.offers import Failed, Stopped
 from static_index.store import Store
 
@@ -263,6 +263,17 @@ def test_a_redirect_of_its_own_keeps_the_login(store: Store, upstream: Upstream)
     )
     assert take(store, upstream.url, login=LOGIN).taken == 1
     assert [headers.get("Authorization") for path, headers in upstream.asked if path == "/files/moved"] == [RIGHT]
+
+
+def test_through_a_proxy_and_past_it(upstream: Upstream) -> None:
+    """The stand-in is the proxy as well: it answers for whatever host it is asked."""
+    one = upstream.add("acme-one")
+    proxy = {"http": upstream.url.removesuffix("/simple/"), "no_proxy": "localhost,.inside.example.com"}
+    reach = web.Web("http://nexus.example.com/simple/", proxy=proxy)
+    with reach.get(f"http://nexus.example.com/files/{one.filename}") as body:
+        assert body.whole(1 << 20) == one.content
+    with pytest.raises(Failed), reach.get(f"http://nexus.inside.example.com/files/{one.filename}"):
+        pass
 
 
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/x", "gopher://127.0.0.1/x"])

@@ -64,7 +64,7 @@ class Body:
 
 
 class Web:
-    """GET requests to an index and to where it points. `ca` is PEM; `proxy` has URLs by scheme."""
+    """GET requests to an index and to where it points. `ca` is PEM; `proxy` has URLs as http and https, and a list as no_proxy."""
 
     def __init__(
         self, index: str, username: str = "", password: str = "", ca: str = "", proxy: Mapping[str, str] | None = None
@@ -84,7 +84,7 @@ class Web:
             raise Stopped(f"move_in_ca_file holds no certificates: {error}") from None
         self._opener = urllib.request.OpenerDirector()  # the usual one also reads files, and FTP
         for handler in (
-            urllib.request.ProxyHandler(dict(proxy or {})),
+            _Proxies(dict(proxy or {})),
             urllib.request.HTTPHandler(),
             urllib.request.HTTPSHandler(context=tls),
             urllib.request.HTTPDefaultErrorHandler(),
@@ -121,6 +121,19 @@ class Web:
             raise Failed(f"{url}: {error or type(error).__name__}") from None
         with response:
             yield Body(response, response.geturl())
+
+
+class _Proxies(urllib.request.ProxyHandler):
+    """urllib looks for exceptions in the environment only, where a password would be seen."""
+
+    def __init__(self, proxies: dict[str, str]) -> None:
+        self._except = {"no": proxies.pop("no_proxy", "")}
+        super().__init__({scheme: url for scheme, url in proxies.items() if url})
+
+    def proxy_open(self, req: urllib.request.Request, proxy: str, type: str) -> Any:
+        if urllib.request.proxy_bypass_environment(req.host, self._except):  # type: ignore[attr-defined]
+            return None
+        return super().proxy_open(req, proxy, type)
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
