@@ -155,9 +155,11 @@ def test_a_dry_run_says_what_would_be_taken(store: Store, add: Add, tmp_path: Pa
     add(wheel("acme-tool"))
     put(tmp_path / "source", wheel("acme-tool"))
     put(tmp_path / "source", wheel("acme-tool", "2.0"))
+    put(tmp_path / "source", ("cut-1.0-py3-none-any.whl", wheel("cut")[1][:-40]))
     before = files_of(tmp_path)
     report = take(store, tmp_path / "source", dry=True)
     assert (report.taken, report.already) == (1, 1)
+    assert len(report.refused) == 1 and "broken archive" in report.refused[0]
     assert files_of(tmp_path) == before
 
 

@@ -52,7 +52,7 @@ class Directory:
 
     def _add(self, project: str, path: Path, **known: Any) -> None:
         where = str(path.relative_to(self._root))
-        self._found[project].append(Offer(project, path.name, where, lambda: _opened(path, where), **known))
+        self._found[project].append(Offer(project, path.name, where, lambda: _opened(path, where), here=True, **known))
 
     def _walk(self) -> None:
         def unreadable(error: OSError) -> None:
@@ -122,6 +122,7 @@ class Directory:
 class _File:
     def __init__(self, file: BinaryIO, where: str) -> None:
         self._file, self._where = file, where
+        self.file: BinaryIO | None = file
         self.uploaded_ns: int | None = None
 
     def read(self, size: int) -> bytes:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from fnmatch import fnmatchcase
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from static_index import names
 from static_index.errors import Refusal
@@ -32,16 +32,20 @@ class Stopped(Exception):
 
 
 class Stream(Protocol):
-    """The bytes of a file, and when it was uploaded (ns since the epoch) if only its sender knows."""
+    """The bytes of a file, when it was uploaded (ns since the epoch) if only its sender knows, and itself if it is here already."""
 
     uploaded_ns: int | None
+    file: BinaryIO | None
 
     def read(self, size: int) -> bytes: ...
 
 
 @dataclass(frozen=True)
 class Offer:
-    """A file of a project (normalised). `hashes` are hex by name; `size`, `uploaded_ns` and `yanked` are None where nobody knows."""
+    """A file of a project (normalised). `hashes` are hex by name; `size`, `uploaded_ns` and `yanked` are None where nobody knows.
+
+    `here`: it is on a disk of this machine.
+    """
 
     project: str
     filename: str
@@ -51,6 +55,7 @@ class Offer:
     size: int | None = None
     uploaded_ns: int | None = None
     yanked: str | None = None
+    here: bool = False
 
     @property
     def digest(self) -> tuple[str, str] | None:

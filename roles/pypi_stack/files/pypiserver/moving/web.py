@@ -12,7 +12,7 @@ import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 from urllib.error import HTTPError, URLError
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
@@ -38,6 +38,7 @@ class Body:
 
     def __init__(self, response: Any, url: str) -> None:
         self._response, self.url = response, url
+        self.file: BinaryIO | None = None
         self.type = str(response.headers.get_content_type())
         length = response.headers.get("Content-Length", "")
         self.length = int(length) if length.isdigit() and len(length) < 16 else None
