@@ -20,6 +20,7 @@ ROLES = (
     "pypi_stack",
     "pypi_public",
     "pypi_verify",
+    "pypi_adopt",
     "host_firewall",
     "pypi_client",
 )
