@@ -14,11 +14,33 @@ from typing import Any
 
 ROOT = "/data/packages"
 """Where pypiserver's image looks when it is told nothing."""
-_VALUED = set(
-    "-P --passwords -a --authenticate -p --port -i -H --interface --host --server --hash-algo --log-file --log-stream --log-frmt"
-    " --backend --fallback-url --health-endpoint --cache-control --blacklist-file --welcome --log-req-frmt --log-res-frmt"
-    " --log-err-frmt --server-base-url".split()
-)
+_VALUED = {
+    "-P",
+    "--passwords",
+    "-a",
+    "--authenticate",
+    "-p",
+    "--port",
+    "-i",
+    "-H",
+    "--interface",
+    "--host",
+    "--server",
+    "--hash-algo",
+    "--log-file",
+    "--log-stream",
+    "--log-frmt",
+    "--backend",
+    "--fallback-url",
+    "--health-endpoint",
+    "--cache-control",
+    "--blacklist-file",
+    "--welcome",
+    "--log-req-frmt",
+    "--log-res-frmt",
+    "--log-err-frmt",
+    "--server-base-url",
+}
 """pypiserver's options that take the word behind them."""
 _BCRYPT = re.compile(r"\$2[aby]\$(?:0[4-9]|1[0-5])\$[./A-Za-z0-9]{53}")
 _KINDS = {
