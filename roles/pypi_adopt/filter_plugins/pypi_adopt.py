@@ -79,7 +79,8 @@ def old(inspected: str, project: str, own: Sequence[str]) -> dict[str, Any]:
             "problem": f"there are several pypiservers, of the projects {', '.join(projects)}: say one as pypi_adopt_project"
         }
     server, name = servers[0], projects[0]
-    members = [c for c in theirs if _label(c, "project") == name] if name else [server]
+    # The server first: an nginx in front asks for its address when it starts.
+    members = [server, *(c for c in theirs if name and c is not server and _label(c, "project") == name)]
     published = [port for c in members if c["State"]["Running"] for port in _ports(c)]
     found |= {
         "project": name,
