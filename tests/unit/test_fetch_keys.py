@@ -30,6 +30,8 @@ class Issuer:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 answer = issuer.answers.get(self.path, 404)
+                if isinstance(answer, threading.Event):
+                    answer.wait(30)
                 body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
                 self.send_response(answer if isinstance(answer, int) else 200)
                 if answer == 302:
@@ -95,6 +97,7 @@ def test_what_is_needed_of_the_keys_is_there_for_everybody_to_read(issuer: Issue
         ("/keys", {"keys": {"kid": "rsa"}}),
         ("/keys", {"keys": ["rsa", {"kid": 1}, {"kid": "x", "kty": "oct", "k": "AAAA"}]}),
         ("/keys", {"keys": [RSA.jwk | {"n": RSA.jwk["n"][:170]}]}),
+        ("/keys", {"keys": [RSA.jwk | {"n": RSA.jwk["n"] * 5}, RSA.jwk | {"e": RSA.jwk["n"]}]}),
         ("/keys", {"keys": [EC.jwk | {"crv": "P-384"}]}),
         ("/keys", {"keys": [{key: value for key, value in RSA.jwk.items() if key != "kid"}]}),
     ],
@@ -105,7 +108,7 @@ def test_an_issuer_that_is_not_well_keeps_its_keys_and_is_named(
     other = "https://localhost:1"
     assert issuer.fetch(issuer.url, other) == 1, "nobody listens at the other one"
     before = issuer.known()
-    assert list(before) == [issuer.url], "which holds nobody up"
+    assert before.pop(other) == {"fetched": 0, "keys": []} and before, "which holds nobody up"
     capsys.readouterr()
     wrong = {"issuer": issuer.url, "jwks_uri": issuer.url.replace("https", "http")}
     issuer.answers |= {path: wrong if answer is None else answer, "/elsewhere": issuer.answers[path]}
@@ -118,7 +121,7 @@ def test_an_issuer_that_is_not_well_keeps_its_keys_and_is_named(
 
 def test_a_certificate_that_nobody_vouches_for_is_refused(issuer: Issuer, capsys: pytest.CaptureFixture[str]) -> None:
     assert issuer.fetch(issuer.url, ca=False) == 1
-    assert issuer.known() == {} and "CERTIFICATE_VERIFY_FAILED" in capsys.readouterr().err
+    assert issuer.known()[issuer.url]["keys"] == [] and "CERTIFICATE_VERIFY_FAILED" in capsys.readouterr().err
 
 
 def test_who_is_trusted_no_more_loses_its_keys(issuer: Issuer) -> None:
@@ -127,7 +130,33 @@ def test_who_is_trusted_no_more_loses_its_keys(issuer: Issuer) -> None:
     assert issuer.known() == {}
 
 
-def test_a_file_that_is_damaged_is_made_anew(issuer: Issuer) -> None:
-    (issuer.base / "keys.json").write_text('{"')
+def test_one_that_takes_its_time_holds_up_nobody(issuer: Issuer, tmp_path_factory: pytest.TempPathFactory) -> None:
+    slow_base, over = tmp_path_factory.mktemp("slow"), threading.Event()
+    slow = Issuer(slow_base, certified(slow_base))
+    slow.answers["/.well-known/openid-configuration"] = over
+    both = (issuer.base / "ca.pem").read_text() + (slow_base / "ca.pem").read_text()
+    (issuer.base / "ca.pem").write_text(both)
+    trusted = sorted([issuer.url, slow.url])
+    fetching = threading.Thread(target=issuer.fetch, args=trusted)
+    fetching.start()
+    try:
+        deadline = time.monotonic() + 4  # the slow one is given up after 5 s
+        while not (known := look(issuer)).get(issuer.url, {}).get("keys") and time.monotonic() < deadline:
+            threading.Event().wait(0.02)
+        assert known[issuer.url]["keys"] and not known[slow.url]["keys"]
+    finally:
+        over.set()
+        fetching.join()
+        slow.server.shutdown()
+        slow.server.server_close()
+
+
+def look(issuer: Issuer) -> dict[str, Any]:
+    return issuer.known() if (issuer.base / "keys.json").exists() else {}
+
+
+@pytest.mark.parametrize("damaged", ['{"', "[]", "7"])
+def test_a_file_that_is_damaged_is_made_anew(issuer: Issuer, damaged: str) -> None:
+    (issuer.base / "keys.json").write_text(damaged)
     assert issuer.fetch(issuer.url) == 0
     assert list(issuer.known()) == [issuer.url]

@@ -9,8 +9,10 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,11 @@ from issuer import AUDIENCE, GITHUB, Key, decode, encode, of_github, verify
 from test_login import basic, write_users
 
 import identity
+import minted as minted_module
 import minting as minting_module
 from login import Login, Refused, make_application
 from minted import LIFETIME, Mint
-from minting import MAX_AGE, Keys, Minting
+from minting import MAX_AGE, MAX_WAITING, Keys, Minting, ask_nginx
 
 RELEASE = {
     "kind": "github",
@@ -34,6 +37,7 @@ RELEASE = {
 }
 RSA, EC, OTHER = Key("rsa"), Key("ec", "ES256"), Key("rsa")
 HEADER, TWICE = encode({"alg": "RS256", "kid": "rsa"}), b'{"iss":"a","iss":"b"}'
+NAN = b'{"iss": "a", "exp": NaN}'
 
 
 class Index:
@@ -51,9 +55,9 @@ class Index:
     def restart(self) -> None:
         self.mint = Mint(self.directory / "minted")
         self.login = Login(self.directory / "users", mint=self.mint)
-        keys = Keys(self.directory / "keys.json", self.directory / "minted/asked")
+        self.keys = Keys(self.directory / "keys.json", self.directory / "minted/asked")
         self.application = make_application(
-            self.login, Minting(self.login.users, self.mint, keys, AUDIENCE, self.verify)
+            self.login, Minting(self.login.users, self.mint, self.keys, AUDIENCE, self.verify)
         )
 
     def verify(self, *about: Any) -> bool:
@@ -70,8 +74,12 @@ class Index:
         write_users(self.directory / "users", {"alice": "wonderland"}, {**roles, "alice": {"role": "publisher"}})
 
     def publish(self, *keys: Key, issuer: str = GITHUB, fetched: float | None = None) -> None:
-        entry = {"fetched": time.time() if fetched is None else fetched, "keys": [key.jwk for key in keys]}
-        (self.directory / "keys.new").write_text(json.dumps({issuer: entry}))
+        self.publish_all({issuer: [key.jwk for key in keys]}, fetched)
+
+    def publish_all(self, keys: dict[str, list[Any]], fetched: float | None = None) -> None:
+        when = time.time() if fetched is None else fetched
+        known = {issuer: {"fetched": when, "keys": of_one} for issuer, of_one in keys.items()}
+        (self.directory / "keys.new").write_text(json.dumps(known))
         (self.directory / "keys.new").rename(self.directory / "keys.json")
 
     def ask(self, method: str, path: str, body: bytes = b"") -> tuple[int, Any]:
@@ -123,6 +131,24 @@ def test_a_trusted_run_gets_a_token_with_the_rights_of_its_account(index: Index,
     assert 0 < index.login.remember(account) <= 300
 
 
+def twice(key: Key, claim: str) -> str:
+    """A token whose last claim is also its first one, with another value."""
+    claims = json.dumps(of_github()).replace(claim, claim.replace("acme", "evil"), 1)[:-1] + f", {claim}}}"
+    signed = f"{encode({'alg': 'RS256', 'kid': key.jwk['kid']})}.{encode(claims.encode())}"
+    return f"{signed}.{encode(key.sign(signed.encode()))}"
+
+
+def of_length(key: Key, length: int) -> str:
+    """A token of so many characters, right in all else. (One part alone cannot have every length.)"""
+    for header in ("", "x"):
+        padding = (length - len(key.token(of_github(padding=""), padding=header))) * 3 // 4
+        for more in range(-3, 4):
+            token = key.token(of_github(padding="x" * (padding + more)), padding=header)
+            if len(token) == length:
+                return token
+    raise AssertionError(length)
+
+
 NOW = int(time.time())
 UNTRUSTED: dict[str, tuple[Callable[[], object], str]] = {
     "no text": (lambda: 7, "invalid-payload"),
@@ -137,13 +163,16 @@ UNTRUSTED: dict[str, tuple[Callable[[], object], str]] = {
         lambda: f"{HEADER}.{encode(TWICE)}.AA",
         "invalid-payload",
     ),
-    "too long": (lambda: RSA.token(of_github(padding="x" * 30_000)), "invalid-payload"),
+    "a claim twice under a right signature": (lambda: twice(RSA, '"repository": "acme/lib"'), "invalid-payload"),
+    "NaN": (lambda: f"{HEADER}.{encode(NAN)}.AA", "invalid-payload"),
+    "too long": (lambda: of_length(RSA, identity.LONGEST + 1), "invalid-payload"),
     "no issuer": (lambda: RSA.token(of_github(iss=None)), "invalid-payload"),
     "another issuer": (lambda: RSA.token(of_github(iss="https://evil.example.com")), "invalid-payload"),
     "an issuer with a slash": (lambda: RSA.token(of_github(iss=f"{GITHUB}/")), "invalid-payload"),
     "another key of that name": (lambda: OTHER.token(of_github()), "invalid-token"),
     "a key of another kind": (lambda: EC.token(of_github(), kid="rsa"), "invalid-token"),
     "an algorithm of another kind": (lambda: EC.token(of_github(), alg="RS256"), "invalid-token"),
+    "an algorithm of the other key": (lambda: RSA.token(of_github(), alg="ES256"), "invalid-token"),
     "no key named": (lambda: RSA.token(of_github(), kid=None), "invalid-token"),
     "a key that is none": (lambda: RSA.token(of_github(), kid=["rsa"]), "invalid-token"),
     "a key brought along": (lambda: OTHER.token(of_github(), kid="mine", jwk=OTHER.jwk), "invalid-token"),
@@ -173,6 +202,11 @@ UNTRUSTED: dict[str, tuple[Callable[[], object], str]] = {
     "no name": (lambda: RSA.token(of_github(jti=None)), "invalid-token"),
     "an empty name": (lambda: RSA.token(of_github(jti="")), "invalid-token"),
     "a number for a name": (lambda: RSA.token(of_github(jti=7)), "invalid-token"),
+    "a name without end": (lambda: RSA.token(of_github(jti="x" * 1025)), "invalid-token"),
+    "of the day before yesterday": (
+        lambda: RSA.token(of_github(iat=NOW - 2 * 86_400, nbf=None, exp=NOW + 2 * 86_400)),
+        "invalid-token",
+    ),
     "another repository": (lambda: RSA.token(of_github(repository="evil/lib")), "invalid-publisher"),
     "one of the same name": (lambda: RSA.token(of_github(repository_id="999")), "invalid-publisher"),
     "no number": (lambda: RSA.token(of_github(repository_id=None)), "invalid-publisher"),
@@ -228,7 +262,13 @@ def test_letters_may_be_large_in_names(index: Index) -> None:
     assert index.minted(RSA.token(of_github(repository="Acme/Lib", job_workflow_ref=f"{place}@refs/tags/v1")))
     assert index.minted(RSA.token(of_github(job_workflow_ref=f"acme/lib/.github/workflows/release.yml@{'0' * 40}")))
     assert index.minted(RSA.token(of_github(environment="Production")))
+
+
+def test_letters_beyond_ascii_become_no_others(index: Index) -> None:
+    """A Kelvin sign's small form is a k."""
+    index.trusting({"release": {**RELEASE, "environment": "key"}})
     assert index.refused(RSA.token(of_github(environment="\u212aey")))[0] == "invalid-publisher"
+    assert index.minted(RSA.token(of_github(environment="Key")))
 
 
 def test_it_is_good_for_one_token(index: Index) -> None:
@@ -336,6 +376,7 @@ GITLAB = {
     "repository": "acme/tools/lib",
     "repository_id": "12",
     "workflow": ".gitlab-ci.yml",
+    "environment": "production",
 }
 OF_GITLAB = {
     "iss": "https://gitlab.example.com",
@@ -345,6 +386,7 @@ OF_GITLAB = {
     "ref_path": "refs/heads/main",
     "pipeline_source": "push",
     "pipeline_id": "77",
+    "environment": "production",
 }
 BUILDKITE = {"kind": "buildkite", "issuer": "https://agent.buildkite.com", "repository": "acme/lib"}
 OF_BUILDKITE = {
@@ -374,9 +416,65 @@ def test_other_providers(index: Index, trusted: dict[str, Any], claims: dict[str
             wrongs = [{claim: asked[claim]}]
         else:
             wrongs = [{claim: f"{claims[claim]}x"}, {claim: True}, {claim: None}]
+        if claim == "environment":
+            wrongs.append({claim: "Production"})  # which is another one at GitLab
         for changed in wrongs:
             code = index.refused(RSA.token({**common, **claims, **changed, "jti": f"{claim}{changed}"}))[0]
             assert code == "invalid-publisher", changed
+
+
+MINE, THEIRS = Key("rsa"), Key("theirs")
+
+
+@pytest.fixture
+def two(index: Index) -> Index:
+    """The index trusts another issuer as well, one of whose keys is called as one of GitHub's."""
+    index.trusting({"release": RELEASE, "other": {**GITLAB, "repository": "acme/lib"}})
+    index.publish_all({GITHUB: [RSA.jwk], GITLAB["issuer"]: [MINE.jwk, THEIRS.jwk]})
+    return index
+
+
+def both(**changed: Any) -> dict[str, Any]:
+    """Claims that would do for either."""
+    return of_github(**{**OF_GITLAB, **changed})
+
+
+@pytest.mark.parametrize(
+    ("key", "kid"),
+    [(MINE, "rsa"), (THEIRS, "theirs"), (THEIRS, "rsa"), (MINE, "theirs")],
+    ids=["a name that both have", "its own name", "the other's name", "a wrong name"],
+)
+def test_an_issuer_signs_for_itself_and_no_other(two: Index, key: Key, kid: str) -> None:
+    assert two.refused(key.token(both(iss=GITHUB), kid=kid))[0] == "invalid-token"
+    assert two.refused(RSA.token(both(iss=GITLAB["issuer"]), kid=kid))[0] == "invalid-token"
+
+
+def test_an_issuer_speaks_for_its_own_accounts_and_no_others(two: Index) -> None:
+    """Each says what the other's account asks for, too."""
+    theirs = both(
+        project_path="acme/lib", ci_config_ref_uri="gitlab.example.com/acme/lib//.gitlab-ci.yml@refs/heads/main"
+    )
+    assert use(two, two.minted(RSA.token({**theirs, "iss": GITHUB}))) == "release/github:4711"
+    assert use(two, two.minted(THEIRS.token({**theirs, "jti": "1"}))) == "other/gitlab:77"
+    same = str(uuid.uuid4())
+    assert two.minted(RSA.token(of_github(jti=same)))
+    assert two.minted(THEIRS.token({**theirs, "jti": same})), "and names its tokens as it likes"
+    assert two.refused(THEIRS.token({**theirs, "jti": "2", "project_path": "acme/x"}))[0] == "invalid-publisher"
+    assert two.refused(RSA.token({**theirs, "iss": GITHUB, "jti": "3", "repository": "x/y"}))[0] == "invalid-publisher"
+
+
+@pytest.mark.parametrize(
+    "other", [{"alg": "RS512"}, {"use": "enc"}, {"kty": "EC"}, {"kid": "other"}], ids=lambda other: str(other)
+)
+def test_a_key_is_good_for_what_its_issuer_says(index: Index, other: dict[str, str]) -> None:
+    index.publish_all({GITHUB: [RSA.jwk | other]})
+    assert "does not have (kid)" in index.refused(RSA.token(of_github()))[1]
+    index.publish_all({GITHUB: [RSA.jwk | other, {k: v for k, v in RSA.jwk.items() if k not in ("alg", "use")}]})
+    assert index.minted(RSA.token(of_github())), "and where it says nothing, for either"
+
+
+def test_one_as_long_as_may_be(index: Index) -> None:
+    assert index.minted(of_length(RSA, identity.LONGEST))
 
 
 @pytest.mark.parametrize(
@@ -427,8 +525,25 @@ def test_keys_of_a_new_name_are_asked_for_once_and_waited_for(index: Index, monk
     assert index.minted(new.token(of_github()))
     thread.join()
     asked.unlink()
+    monkeypatch.setattr(minting_module, "PATIENCE", 0)
     assert "does not have (kid)" in index.refused(RSA.token(of_github(), kid="newer"))[1]
     assert not asked.exists(), "not again within a minute"
+
+
+def test_all_who_come_with_a_new_key_wait_for_it_and_no_more_than_there_is_room_for(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An issuer changes its key for all of its jobs."""
+    monkeypatch.setattr(minting_module, "PATIENCE", 60)
+    new, keys = Key("new"), index.keys
+    with ThreadPoolExecutor(MAX_WAITING + 1) as pool:
+        answers = [pool.submit(index.exchange, new.token(of_github())) for _ in range(MAX_WAITING + 1)]
+        (first,) = wait(answers, 30, FIRST_COMPLETED).done
+        assert first.result()[1]["errors"][0]["code"] == "invalid-token", "there is no room for one more"
+        index.publish(RSA, new)
+        codes = sorted(answer.result()[0] for answer in answers)
+    assert codes == [200] * MAX_WAITING + [422]
+    assert keys._places._value == MAX_WAITING
 
 
 @pytest.mark.parametrize("fetched", [None, -MAX_AGE - 1])
@@ -455,6 +570,76 @@ def test_without_nginx_nobody_is_let_in(index: Index) -> None:
     assert index.refused(token) == ("unavailable", "the signature cannot be verified at the moment")
     index.nginx_is_down = False
     assert index.minted(token), "it was not used up"
+
+
+class Nginx(BaseHTTPRequestHandler):
+    """Answers what the path says."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path == "/silence":
+            self.server.over.wait(30)  # type: ignore[attr-defined]
+        elif self.path != "/nothing":
+            self.send_response(int(self.path[1:]))
+            self.end_headers()
+
+    def log_message(self, *_args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def nginx() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Nginx)
+    server.over = threading.Event()  # type: ignore[attr-defined]
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.over.set()  # type: ignore[attr-defined]
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("/204", None),
+        ("/403", "invalid-token"),
+        *((path, "unavailable") for path in ("/200", "/302", "/404", "/500", "/502", "/nothing", "/silence")),
+        ("", "unavailable"),
+    ],
+)
+def test_whatever_else_nginx_answers_is_no_yes(
+    index: Index, nginx: str, monkeypatch: pytest.MonkeyPatch, path: str, code: str | None
+) -> None:
+    """And no no: a pipeline that hears of a wrong signature would not ask again. Without a path nobody listens."""
+    monkeypatch.setattr(minting_module, "NGINX_SECONDS", 0.3)
+    index.verify = ask_nginx(nginx + path if path else "http://127.0.0.1:1/")  # type: ignore[method-assign]
+    index.restart()
+    token = RSA.token(of_github())
+    if code:
+        assert index.refused(token)[0] == code
+        assert not list((index.directory / "minted").glob("*/*"))
+    else:
+        assert index.minted(token)
+
+
+def test_what_is_kept_has_an_end_and_a_bound(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is trusted could fill the disk otherwise, or have it remembered for ever what was used."""
+    now = int(time.time())
+    index.minted(RSA.token(of_github(exp=now + 10**9)))
+    (spent,) = (index.directory / "minted/spent").iterdir()
+    assert spent.stat().st_mtime - now <= identity.LONGEST_LIFE + identity.LEEWAY + 5
+    monkeypatch.setattr(minted_module, "MOST", 8)
+    for _ in range(3):
+        assert index.minted(RSA.token(of_github()))
+    token = RSA.token(of_github())
+    for _ in range(2):
+        assert index.refused(token) == ("unavailable", "the index cannot store a token at the moment")
+        index.restart()
+    assert len(list((index.directory / "minted").glob("*/*"))) == 8
+    monkeypatch.setattr(time, "time", lambda: now + LIFETIME + 100)
+    index.restart()
+    later = {"iat": now + LIFETIME, "nbf": None, "exp": now + LIFETIME + 300}
+    assert index.minted(RSA.token(of_github(**later))), "there is room again when they are over"
 
 
 def test_without_room_nobody_is_let_in(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:

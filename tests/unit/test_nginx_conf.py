@@ -92,7 +92,11 @@ def test_what_the_mint_gets_has_no_login_in_it() -> None:
     asking = {name: text for name, text in locations(render(pypi_stack_trusted=True)).items() if "$mint;" in text}
     assert set(asking) == {"= /_/oidc/audience", "= /_/oidc/mint-token"}
     for text in asking.values():
-        for line in ("proxy_pass_request_headers off;", "limit_req zone=mints", "client_max_body_size 33k;"):
+        for line in (
+            "proxy_pass_request_headers off;",
+            "limit_req zone=mints burst=60 nodelay;",
+            "client_max_body_size 33k;",
+        ):
             assert line in text
         assert "$http_authorization" not in text
 
@@ -157,3 +161,17 @@ def test_the_engine_is_told_whose_request_it_is_and_nothing_else_of_it() -> None
         assert "proxy_pass_request_headers off;" in body, name
         who = "$public_reader" if name.startswith("@fetch") else "pypiserver"
         assert f"proxy_set_header X-Reader {who};" in body, name
+
+
+def test_limits_by_address_are_by_network() -> None:
+    """Every customer of IPv6 has more addresses than could be counted."""
+    rendered = render(pypi_stack_trusted=True)
+    zones = re.findall(r"limit_(?:req|conn)_zone (\S+) zone=(\w+)", rendered)
+    assert ("$binary_remote_addr", "mints") not in zones and ("$network", "mints") in zones
+    limited = [
+        text for text in locations(rendered).values() if re.search(r"limit_(req|conn) (zone=mints|uploads_from)", text)
+    ]
+    assert len(limited) == 3
+    for text in limited:
+        assert "js_set $network network.of;" in text
+    assert "binary_remote_addr" not in rendered

@@ -2,8 +2,8 @@
 
     python3 fetch_keys.py ROLES.JSON KEYS.JSON [CA.PEM]
 
-Writes {issuer: {"fetched": seconds since the epoch, "keys": [JWK]}}. Whoever does not answer keeps the keys that it had, and whoever
-is trusted no more loses them. Exit code 1 if some issuer failed. The host's Python, standard library only.
+Writes {issuer: {"fetched": seconds since the epoch, "keys": [JWK]}}, with 0 for who never answered. Whoever does not answer keeps the
+keys that it had, and whoever is trusted no more loses them. Exit code 1 if some issuer failed. The host's Python, standard library only.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import ssl
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ SECONDS = 5
 """That a connection may be silent."""
 LONGEST = 1 << 20
 """Bytes of a document."""
+AT_ONCE = 16
+"""Issuers that are asked at the same time: one that is slow holds up nobody else."""
 FIELDS = ("kid", "kty", "alg", "use", "n", "e", "crv", "x", "y")
 """What is kept of a key."""
 
@@ -80,11 +83,11 @@ def keys_of(opener: OpenerDirector, issuer: str) -> list[Key]:
 
 
 def is_useful(key: Any) -> bool:
-    """A public key with a name: RSA of 2048 bits or more, or EC on P-256."""
+    """A public key with a name: RSA of 2048 to 8192 bits, or EC on P-256."""
     if not isinstance(key, dict) or not isinstance(key.get("kid"), str):
         return False
     if key.get("kty") == "RSA":
-        return length(key.get("n")) >= 256 and length(key.get("e")) >= 1
+        return 256 <= length(key.get("n")) <= 1024 and 1 <= length(key.get("e")) <= 8
     return key.get("kty") == "EC" and key.get("crv") == "P-256" and length(key.get("x")) == length(key.get("y")) == 32
 
 
@@ -106,22 +109,30 @@ def write(path: Path, known: dict[str, Any]) -> None:
 
 def main(roles: str, keys: str, ca: str | None = None) -> int:
     path = Path(keys)
+    wanted, before = issuers(json.loads(Path(roles).read_text("utf-8"))), read(path)
+    known = {issuer: before.get(issuer, {"fetched": 0, "keys": []}) for issuer in wanted}
+    write(path, known)
+    opener, failed = make_opener(ca), 0
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        asked = {pool.submit(keys_of, opener, issuer): issuer for issuer in wanted}
+        for answer in as_completed(asked):
+            issuer = asked[answer]
+            try:
+                known[issuer] = {"fetched": int(time.time()), "keys": answer.result()}
+                write(path, known)
+            except (OSError, ValueError, HTTPException) as error:
+                failed = 1
+                print(f"{issuer}: {error}; the keys that were fetched before are kept for a day", file=sys.stderr)
+    return failed
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What was fetched before; nothing where that cannot be read."""
     try:
         known = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
-        known = {}
-    wanted = issuers(json.loads(Path(roles).read_text("utf-8")))
-    known = {issuer: known[issuer] for issuer in wanted if issuer in known}
-    opener, failed = make_opener(ca), 0
-    for issuer in wanted:
-        try:
-            known[issuer] = {"fetched": int(time.time()), "keys": keys_of(opener, issuer)}
-        except (OSError, ValueError, HTTPException) as error:
-            failed = 1
-            print(f"{issuer}: {error}; the keys that were fetched before are kept for a day", file=sys.stderr)
-        write(path, known)
-    write(path, known)
-    return failed
+        return {}
+    return known if isinstance(known, dict) else {}
 
 
 if __name__ == "__main__":

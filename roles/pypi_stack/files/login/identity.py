@@ -16,6 +16,8 @@ LONGEST = 32_768
 """Characters of a token."""
 LEEWAY = 30
 """Seconds that the clocks of issuer and index may differ."""
+LONGEST_LIFE = 86_400
+"""Seconds after which a token is over, whatever it says: until then it is remembered that it was used."""
 ALGORITHMS = {"RS256": "RSA", "ES256": "EC"}
 """What a signature may be made by, and the kind of key. Not `none`; and no secret key, for which a public one could pass."""
 
@@ -52,7 +54,7 @@ class Signed:
     @property
     def expires(self) -> int:
         """In seconds since the epoch."""
-        return int(self.claims["exp"])
+        return int(min(self.claims["exp"], self.claims["iat"] + LONGEST_LIFE))
 
 
 def parse(token: object) -> Signed:
@@ -82,8 +84,8 @@ def check(token: Signed, audience: str, now: float) -> None:
     times = [claims.get("exp"), claims.get("iat"), claims.get("nbf", claims.get("iat"))]
     if not all(isinstance(each, (int, float)) and not isinstance(each, bool) and 0 < each < 2**53 for each in times):
         raise Invalid("it does not say when it was made and when it expires (iat, exp)")
-    if claims["exp"] + LEEWAY <= now:
-        raise Invalid("it has expired (exp)")
+    if token.expires + LEEWAY <= now:
+        raise Invalid("it has expired, or was made more than a day ago (exp, iat)")
     if max(times[1:]) - LEEWAY > now:
         raise Invalid("it is not valid yet: are the clocks right? (iat, nbf)")
 

@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import string
+import threading
 import time
 import zlib
 from contextlib import suppress
@@ -19,6 +20,8 @@ from pathlib import Path
 
 LIFETIME = 900
 """Seconds, as on PyPI."""
+MOST = 20_000
+"""Files that are kept, of tokens and of what was used: not even who is trusted fills the disk."""
 _SWEEP_SECONDS = 60.0
 _DIGITS = string.digits + string.ascii_uppercase + string.ascii_lowercase
 
@@ -41,7 +44,8 @@ class Mint:
 
     def __init__(self, directory: Path) -> None:
         self._tokens, self._spent = directory / "tokens", directory / "spent"
-        self._swept = 0.0
+        self._lock = threading.Lock()
+        self._swept, self._kept = 0.0, 0
 
     def find(self, digest: str) -> Minted | None:
         """By the SHA-256 of a token. Raises OSError or ValueError for one that cannot be read."""
@@ -65,33 +69,45 @@ class Mint:
         return token
 
     def spend(self, issuer: str, jti: str, until: float) -> bool:
-        """Whether this identity token is used for the first time. On disk when it returns. Raises OSError."""
-        self._sweep()
+        """Whether this identity token is used for the first time. On disk when it returns, with its end. Raises OSError."""
+        self._make_room()
         with suppress(FileExistsError):
             self._spent.mkdir(mode=0o700)
         path = self._spent / hashlib.sha256(json.dumps([issuer, jti]).encode()).hexdigest()
         try:
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         except FileExistsError:
             return False
-        os.utime(path, (until, until))
         directory = os.open(self._spent, os.O_RDONLY)
         try:
+            os.utime(file, (until, until))
+            os.fsync(file)
             os.fsync(directory)
         finally:
+            os.close(file)
             os.close(directory)
         return True
+
+    def _make_room(self) -> None:
+        """For a token and what it is given for. Raises OSError."""
+        with self._lock:
+            self._sweep()
+            if self._kept >= MOST:
+                raise OSError(f"{MOST} tokens and identity tokens are kept already")
+            self._kept += 2
 
     def _sweep(self) -> None:
         """Removes what is over. Its time of change says when that is."""
         if time.monotonic() - self._swept < _SWEEP_SECONDS and self._swept:
             return
-        self._swept = time.monotonic()
+        self._swept, self._kept = time.monotonic(), 0
         for directory in (self._tokens, self._spent):
             with suppress(FileNotFoundError), os.scandir(directory) as entries:
                 for entry in entries:
+                    self._kept += 1
                     if entry.stat().st_mtime < time.time() - _SWEEP_SECONDS:
                         Path(entry.path).unlink(missing_ok=True)
+                        self._kept -= 1
 
 
 def _make_token() -> str:

@@ -18,6 +18,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from math import inf
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -36,7 +37,11 @@ MAX_AGE = 86_400
 ASK_SECONDS = 60.0
 """How often the host is asked for keys at most."""
 PATIENCE = 5.0
-"""Seconds that who made us ask waits for them."""
+"""Seconds after that for which a key that is not there yet is waited for."""
+MAX_WAITING = 8
+"""Who may wait for that at the same time: the login has 64 threads, and 48 wait for other things at most."""
+NGINX_SECONDS = 5.0
+"""That nginx may take to verify a signature."""
 LONGEST_BODY = identity.LONGEST + 256
 
 Verify = Callable[[Mapping[str, Any], Signed], bool]
@@ -98,28 +103,36 @@ class Keys:
     def __init__(self, file: Path, asked: Path) -> None:
         self._file, self._asked = file, asked
         self._lock = threading.Lock()
-        self._when = -ASK_SECONDS
+        self._when = -inf
+        self._places = threading.BoundedSemaphore(MAX_WAITING)
 
     def find(self, token: Signed) -> Mapping[str, Any]:
         """The one that the token names. Raises Refused."""
-        patience = 0.0
-        while True:
-            known = self._known(token.issuer)
-            for key in known or []:
-                if identity.suits(key, token):
-                    return key
-            if not patience:
-                patience = time.monotonic() + (PATIENCE if self._ask() else 0)
-            if time.monotonic() >= patience:
-                break
-            time.sleep(0.1)
-        if known is None:
+        if key := self._look(token) or self._wait(token):
+            return key
+        if self._known(token.issuer) is None:
             raise Refused(
                 "unavailable", f"the keys of {token.issuer} could not be fetched: the index's operator can see why"
             )
         raise Refused(
             "invalid-token", "malformed or invalid token: it is signed by a key that its issuer does not have (kid)"
         )
+
+    def _look(self, token: Signed) -> Mapping[str, Any] | None:
+        return next((key for key in self._known(token.issuer) or [] if identity.suits(key, token)), None)
+
+    def _wait(self, token: Signed) -> Mapping[str, Any] | None:
+        """Until the host has it. All who come meanwhile wait, not only who made us ask: an issuer changes its key for many jobs."""
+        until, key = self._ask() + PATIENCE, None
+        if not self._places.acquire(blocking=False):
+            return None
+        try:
+            while not key and time.monotonic() < until:
+                time.sleep(0.1)
+                key = self._look(token)
+        finally:
+            self._places.release()
+        return key
 
     def _known(self, issuer: str) -> list[Mapping[str, Any]] | None:
         """None where there are none that are fresh enough."""
@@ -129,17 +142,17 @@ class Keys:
         except (OSError, ValueError, LookupError, TypeError):
             return None
 
-    def _ask(self) -> bool:
-        """Whether the host was asked: not every time, or anybody could make it ask without end."""
+    def _ask(self) -> float:
+        """Asks the host, and when that was (monotonic): not every time, or anybody could make it ask without end."""
         with self._lock:
             if time.monotonic() - self._when < ASK_SECONDS:
-                return False
+                return self._when
             self._when = time.monotonic()
         try:
             self._asked.write_text("", "ascii")
         except OSError as error:
             log.error("cannot ask for keys: %s", error)
-        return True
+        return self._when
 
 
 def ask_nginx(url: str) -> Verify:
@@ -149,8 +162,10 @@ def ask_nginx(url: str) -> Verify:
     def verify(key: Mapping[str, Any], token: Signed) -> bool:
         asked = {"algorithm": token.header["alg"], "key": key, "signed": token.signed, "signature": token.signature}
         try:
-            with opener.open(url, json.dumps(asked).encode(), timeout=5) as answer:
-                return bool(answer.status == 204)
+            with opener.open(url, json.dumps(asked).encode(), timeout=NGINX_SECONDS) as answer:
+                if answer.status == 204:
+                    return True
+                raise OSError(f"nginx answers {answer.status}")
         except HTTPError as error:
             if error.code == 403:
                 return False

@@ -64,13 +64,13 @@ class Kind:
     run: str
 
 
-def _differ(claims: Claims, **wanted: str) -> Iterable[str]:
+def _differ(claims: Claims, fold: Callable[[str], str] = str, **wanted: str) -> Iterable[str]:
     """Claims that are others, without those that nothing is wanted of."""
-    return [name for name, value in wanted.items() if value and _small(_text(claims.get(name))) != _small(value)]
+    return [name for name, value in wanted.items() if value and fold(_text(claims.get(name))) != fold(value)]
 
 
 def _small(text: str) -> str:
-    """Names of repositories and environments are equal whether large or small; other letters may become ASCII ones by that."""
+    """For names that are equal whether large or small; letters beyond ASCII may become ASCII ones by that."""
     return text.lower() if text.isascii() else text
 
 
@@ -86,9 +86,8 @@ def _file(claims: Claims, claim: str, place: str, refs: tuple[str, ...]) -> Iter
 
 
 def _github(trust: Trust, claims: Claims, publishes: bool) -> Iterable[str]:
-    yield from _differ(
-        claims, repository=trust.repository, repository_id=trust.repository_id, environment=trust.environment
-    )
+    yield from _differ(claims, _small, repository=trust.repository, environment=trust.environment)
+    yield from _differ(claims, repository_id=trust.repository_id)
     if trust.workflow:
         place = f"{_text(claims.get('repository'))}/.github/workflows/{trust.workflow}"
         yield from _file(claims, "job_workflow_ref", place, ("ref", "sha"))
@@ -96,9 +95,9 @@ def _github(trust: Trust, claims: Claims, publishes: bool) -> Iterable[str]:
 
 
 def _gitlab(trust: Trust, claims: Claims, publishes: bool) -> Iterable[str]:
-    yield from _differ(
-        claims, project_path=trust.repository, project_id=trust.repository_id, environment=trust.environment
-    )
+    yield from _differ(claims, _small, project_path=trust.repository)
+    # GitLab's environments differ by the size of letters: who may not use `production` could make a `Production`.
+    yield from _differ(claims, project_id=trust.repository_id, environment=trust.environment)
     if trust.workflow:
         host = trust.issuer.partition("://")[2]
         place = f"{host}/{_text(claims.get('project_path'))}//{trust.workflow}"
