@@ -19,6 +19,7 @@ from issuer import Key, of_github
 from .conftest import MakeWheel
 from .lab import Answer, Edge, Lab, basic, recap, right, wait_until
 from .test_tokens import changed
+from .test_verify import look
 
 pytestmark = pytest.mark.scenario("default")
 
@@ -239,6 +240,42 @@ def test_it_ends_with_the_trust_on_the_next_request(lab: Lab, edge: Edge, provid
     wait_until("it is back", lambda: edge.request("/simple/", header).status == 200, 5)
 
 
+def test_it_outlives_restarts_and_what_was_used_stays_used(lab: Lab, edge: Edge, provider: Provider) -> None:
+    identity = RSA.token(of_gitlab(lab))
+    header = mint(edge, identity)
+    lab.compose("restart --timeout 10 login nginx")
+    wait_until("every container is healthy", lab.healthy, 120)
+    assert edge.request("/simple/", header).status == 200
+    assert code(exchange(edge, identity)) == (422, "invalid-reuse-token")
+
+
+def test_without_the_login_or_nginx_s_word_there_is_a_clear_answer(lab: Lab, edge: Edge, provider: Provider) -> None:
+    identity = RSA.token(of_gitlab(lab))
+    lab.compose("stop login")
+    try:
+        assert code(exchange(edge, identity)) == (503, "unavailable")
+    finally:
+        lab.compose("start login")
+        wait_until("every container is healthy", lab.healthy, 120)
+    mint(edge, identity)
+
+
+def test_verify_tells_of_old_keys_and_of_who_may_read_tokens(lab: Lab, provider: Provider) -> None:
+    def found() -> list[str]:
+        return [each for each in look(lab) if "minted" in each or each.startswith("issuer: ")]
+
+    assert found() == []
+    keys = "/opt/pypi-issuers/keys/keys.json"
+    lab.server.check_output(f'chmod 755 /opt/pypi/minted && sed -i \'s/"fetched": [0-9]*/"fetched": 0/\' {keys}')
+    try:
+        modes = "/opt/pypi/minted has the owner 9898, the group 9898 and the mode 0755 instead of 9898, 9898 and 0700"
+        never = f"the keys of {ISSUER} were fetched last: never"
+        assert found() == [f"permissions: {modes}", f"issuer: {never}"]
+    finally:
+        lab.server.check_output("chmod 700 /opt/pypi/minted && systemctl start pypi-issuers")
+    assert found() == []
+
+
 def test_a_key_that_is_new_is_fetched_when_a_token_names_it(lab: Lab, edge: Edge, provider: Provider) -> None:
     provider.has(RSA, EC, NEW)
     mint(edge, NEW.token(of_gitlab(lab)))
@@ -299,6 +336,44 @@ def test_who_asks_too_often_has_to_wait(edge: Edge, provider: Provider) -> None:
     late = answers[-1]
     assert (code(late), late.headers["retry-after"]) == ((429, "too-many-requests"), "60")
     session.close()
+
+
+NETWORKS = """
+load_module modules/ngx_http_js_module.so;
+pid /tmp/networks.pid;
+events {{}}
+http {{
+    js_path {edge};
+    client_body_temp_path /tmp/networks; proxy_temp_path /tmp/networks; fastcgi_temp_path /tmp/networks;
+    uwsgi_temp_path /tmp/networks; scgi_temp_path /tmp/networks;
+    server {{
+        listen 127.0.0.1:9000;
+        set_real_ip_from 127.0.0.1;
+        real_ip_header X-Real-IP;
+        location / {{
+            js_import network from network.js;
+            js_set $network network.of;
+            return 200 $network;
+        }}
+    }}
+}}
+"""
+
+
+def test_a_customer_of_ipv6_is_one(lab: Lab, provider: Provider) -> None:
+    """Docker shows nginx the IPv6 addresses of its own networks only, so here nginx is told of some."""
+    path = lab.compose("exec nginx sed -n 's/^ *js_path //p' /etc/pypi/nginx.conf").strip().rstrip(";")
+    inside = "exec -T nginx"
+    lab.server.check_output("printf %s %s > /run/networks.conf", "%s", NETWORKS.format(edge=path))
+    lab.compose(f"{inside} sh -c 'cat >/tmp/networks.conf' </run/networks.conf")
+    lab.compose(f"{inside} nginx -c /tmp/networks.conf")
+    try:
+        seen = {}
+        for address in ("2001:db8::1", "2001:db8::2:0:0:1", "2001:db8:0:1::1", "192.0.2.1", "192.0.2.2"):
+            seen[address] = lab.compose(f"{inside} curl -sS -H 'X-Real-IP: {address}' http://127.0.0.1:9000/")
+    finally:
+        lab.compose(f"{inside} nginx -c /tmp/networks.conf -s quit")
+    assert list(seen.values()) == ["20010db800000000", "20010db800000000", "20010db800000001", "c0000201", "c0000202"]
 
 
 def test_without_an_account_that_trusts_nothing_of_it_is_there(lab: Lab, edge: Edge, provider: Provider) -> None:

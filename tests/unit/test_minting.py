@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,6 @@ RELEASE = {
 }
 RSA, EC, OTHER = Key("rsa"), Key("ec", "ES256"), Key("rsa")
 HEADER, TWICE = encode({"alg": "RS256", "kid": "rsa"}), b'{"iss":"a","iss":"b"}'
-NAN = b'{"iss": "a", "exp": NaN}'
 
 
 class Index:
@@ -164,7 +164,7 @@ UNTRUSTED: dict[str, tuple[Callable[[], object], str]] = {
         "invalid-payload",
     ),
     "a claim twice under a right signature": (lambda: twice(RSA, '"repository": "acme/lib"'), "invalid-payload"),
-    "NaN": (lambda: f"{HEADER}.{encode(NAN)}.AA", "invalid-payload"),
+    "NaN": (lambda: RSA.token(of_github(exp=float("nan"))), "invalid-payload"),
     "too long": (lambda: of_length(RSA, identity.LONGEST + 1), "invalid-payload"),
     "no issuer": (lambda: RSA.token(of_github(iss=None)), "invalid-payload"),
     "another issuer": (lambda: RSA.token(of_github(iss="https://evil.example.com")), "invalid-payload"),
@@ -255,6 +255,24 @@ def test_clocks_may_differ_a_little(index: Index) -> None:
     now = int(time.time())
     assert index.minted(RSA.token(of_github(exp=now - 20)))
     assert index.minted(RSA.token(of_github(iat=now + 20, nbf=now + 20)))
+
+
+@pytest.mark.parametrize(
+    ("changed", "fits"),
+    [
+        ({"exp": NOW - 29}, True),
+        ({"exp": NOW - 30}, False),
+        ({"iat": NOW + 30, "nbf": NOW + 30}, True),
+        ({"iat": NOW + 31, "nbf": NOW}, False),
+        ({"iat": NOW, "nbf": NOW + 31}, False),
+        ({"iat": NOW - 86_400 - 29}, True),
+        ({"iat": NOW - 86_400 - 30}, False),
+    ],
+)
+def test_the_leeway_ends_where_it_ends(changed: dict[str, int], fits: bool) -> None:
+    token = identity.parse(RSA.token(of_github(**{"exp": NOW + 2 * 86_400, "nbf": None, **changed})))
+    with nullcontext() if fits else pytest.raises(identity.Invalid):
+        identity.check(token, AUDIENCE, NOW)
 
 
 def test_letters_may_be_large_in_names(index: Index) -> None:
@@ -614,9 +632,10 @@ def test_whatever_else_nginx_answers_is_no_yes(
     monkeypatch.setattr(minting_module, "NGINX_SECONDS", 0.3)
     index.verify = ask_nginx(nginx + path if path else "http://127.0.0.1:1/")  # type: ignore[method-assign]
     index.restart()
-    token = RSA.token(of_github())
+    token, start = RSA.token(of_github()), time.monotonic()
     if code:
         assert index.refused(token)[0] == code
+        assert time.monotonic() - start < 15, "it is not waited for without end"
         assert not list((index.directory / "minted").glob("*/*"))
     else:
         assert index.minted(token)

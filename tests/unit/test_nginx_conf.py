@@ -169,7 +169,7 @@ def test_limits_by_address_are_by_network() -> None:
     zones = re.findall(r"limit_(?:req|conn)_zone (\S+) zone=(\w+)", rendered)
     assert ("$binary_remote_addr", "mints") not in zones and ("$network", "mints") in zones
     limited = [
-        text for text in locations(rendered).values() if re.search(r"limit_(req|conn) (zone=mints|uploads_from)", text)
+        text for text in locations(rendered).values() if re.search(r"limit_(req|conn) (zone=mints|uploads_by)", text)
     ]
     assert len(limited) == 3
     for text in limited:

@@ -78,6 +78,7 @@ def test_the_login_reads_what_the_inventory_says(tmp_path: Path, trusted: dict[s
         (account(BUILDKITE | {"url": "https://buildkite.example.com"}), "url is"),
         (account({"claims": {"sub": "x"}}), "issuer is None: use github, gitlab, buildkite, or the https URL"),
         (account(OTHER | {"issuer": "gitea"}), "issuer is 'gitea'"),
+        (account(OTHER | {"issuer": "https://gitlab.com"}), "issuer is the URL of gitlab: use gitlab"),
         (account(OTHER | {"issuer": "http://id.example.com"}), "issuer is 'http://id.example.com'"),
         (account(OTHER | {"issuer": "https://id.example.com/?x"}), "issuer is"),
         (account(OTHER | {"claims": {}}), "claims must say what a token of that issuer has to have"),

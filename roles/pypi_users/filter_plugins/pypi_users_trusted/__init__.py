@@ -94,6 +94,9 @@ def _other_problems(trusted: Account) -> Iterable[str]:
     if not _is_url(trusted.get("issuer")):
         names = ", ".join(ISSUERS)
         yield f"issuer is {trusted.get('issuer')!r}: use {names}, or the https URL that tokens have (iss), without a slash at the end"
+    for name, url in ISSUERS.items():
+        if trusted.get("issuer") == url:
+            yield f"issuer is the URL of {name}: use {name}, so that pull requests and workflows of others are told apart"
     claims = trusted.get("claims")
     if not isinstance(claims, Mapping) or not all(
         isinstance(value, (str, int)) and not isinstance(value, bool) and str(value) for value in claims.values()
