@@ -97,7 +97,7 @@ CASES = {
     "trusting too much": Case(
         users(
             {"name": "all", "role": "publisher", "trusted": {"issuer": "github", "repository": "acme"}},
-            {"name": "other", "trusted": {"issuer": "https://id.example.com/", "repository": "acme/lib"}},
+            {"name": "other", "trusted": {"issuer": "id.example.com", "repository": "acme/lib"}},
             {"name": "a", "trusted": {"issuer": "gitlab", "repository": "acme/lib"}},
             {"name": "b", "trusted": {"issuer": "gitlab", "repository": "acme/lib"}},
         ),
@@ -105,7 +105,7 @@ CASES = {
             "pypi_users_accounts[0] (all): trusted needs projects, for a publisher",
             "pypi_users_accounts[0] (all): trusted: repository is 'acme': write OWNER/NAME",
             "pypi_users_accounts[0] (all): trusted: workflow is None: give the name of a file in .github/workflows",
-            "pypi_users_accounts[1] (other): trusted: issuer is 'https://id.example.com/': use github, gitlab, buildkite",
+            "pypi_users_accounts[1] (other): trusted: issuer is 'id.example.com': use github, gitlab, buildkite",
             "pypi_users_accounts[3] (b): trusted is the same as that of pypi_users_accounts[2] (a)",
         ),
     ),

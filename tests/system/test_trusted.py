@@ -10,6 +10,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Generator
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -197,18 +198,32 @@ def test_uv_publishes_from_github(lab: Lab, edge: Edge, provider: Provider, make
     assert edge.request("/simple/acme-trusted-hub/", right("alice")).status == 200
 
 
-def test_a_reader_s_pipeline_installs_with_the_lines_of_the_docs(lab: Lab, edge: Edge, provider: Provider) -> None:
-    """It has no publisher's workflow, so it reads."""
+def with_the_lines_of_the_docs(lab: Lab, identity: str, command: str) -> tuple[int, str]:
+    """Runs it after the lines for GitLab, whose identity token is that one."""
     text = (Path(__file__).parents[2] / "docs/trusted-pipelines.md").read_text("utf-8")
     lines = text.partition("```sh\n# GitLab")[2].partition("```")[0].partition("\n")[2]
     assert "mint-token" in lines
     script = lines.replace("pypi.example.com", lab.hostname).replace("$PYPI_EXAMPLE_COM_ID_TOKEN", "$JOB_ID_TOKEN")
     lab.client.check_output("printf %s %s > ~/job.sh", "%s", script)
-    token = RSA.token(of_gitlab(lab, ci_config_ref_uri=None, pipeline_source="merge_request_event"))
-    variables = {"CURL_CA_BUNDLE": "/home/admin/job.pem", "JOB_ID_TOKEN": token, "NETRC": "/home/admin/job.netrc"}
+    variables = {"CURL_CA_BUNDLE": "/home/admin/job.pem", "JOB_ID_TOKEN": identity, "NETRC": "/home/admin/job.netrc"}
+    return tools(lab, f"bash -euc '. ./job.sh && {command}'", **variables)
+
+
+def test_twine_publishes_with_the_lines_of_the_docs(lab: Lab, edge: Edge, provider: Provider, make: MakeWheel) -> None:
+    wheel = lab.bring(make("acme-trusted-twine", 2_000))
+    login = "TWINE_USERNAME=__token__ TWINE_PASSWORD=$token REQUESTS_CA_BUNDLE=/home/admin/job.pem"
+    command = f"{login} twine upload --non-interactive --repository-url {lab.url}/ {wheel}"
+    status, said = with_the_lines_of_the_docs(lab, RSA.token(of_gitlab(lab)), command)
+    assert status == 0, said
+    assert edge.request("/simple/acme-trusted-twine/", right("alice")).status == 200
+
+
+def test_a_reader_s_pipeline_installs_with_the_lines_of_the_docs(lab: Lab, edge: Edge, provider: Provider) -> None:
+    """It has no publisher's workflow, so it reads."""
+    identity = RSA.token(of_gitlab(lab, ci_config_ref_uri=None, pipeline_source="merge_request_event"))
     pip = f"pip download --no-cache-dir --no-deps -d down -i {lab.url}/simple/ acme-trusted-lib"
-    run = f'bash -euc "rm -rf down && python3 -m venv --clear trusted && . ./job.sh && trusted/bin/{pip}"'
-    status, said = tools(lab, run, **variables)
+    command = f"rm -rf down && python3 -m venv --clear trusted && trusted/bin/{pip}"
+    status, said = with_the_lines_of_the_docs(lab, identity, command)
     assert status == 0, said
     assert "acme_trusted_lib" in lab.client.check_output("ls /home/admin/down; stat -c %%a /home/admin/job.netrc")
 
@@ -244,19 +259,27 @@ def test_it_outlives_restarts_and_what_was_used_stays_used(lab: Lab, edge: Edge,
     identity = RSA.token(of_gitlab(lab))
     header = mint(edge, identity)
     lab.compose("restart --timeout 10 login nginx")
-    wait_until("every container is healthy", lab.healthy, 120)
-    assert edge.request("/simple/", header).status == 200
+
+    def reads() -> bool:
+        try:
+            return edge.request("/simple/", header).status == 200
+        except (OSError, HTTPException):
+            return False  # nobody listens yet
+
+    wait_until("the token reads", reads, 60)
     assert code(exchange(edge, identity)) == (422, "invalid-reuse-token")
 
 
-def test_without_the_login_or_nginx_s_word_there_is_a_clear_answer(lab: Lab, edge: Edge, provider: Provider) -> None:
+def test_without_the_login_there_is_a_clear_answer(lab: Lab, edge: Edge, provider: Provider) -> None:
     identity = RSA.token(of_gitlab(lab))
     lab.compose("stop login")
     try:
         assert code(exchange(edge, identity)) == (503, "unavailable")
     finally:
         lab.compose("start login")
-        wait_until("every container is healthy", lab.healthy, 120)
+    health = "from urllib.request import urlopen; urlopen('http://127.0.0.1:8080/health', timeout=9)"
+    command = f'docker compose --project-directory {lab.project} exec -T login python3 -c "{health}"'
+    wait_until("the login answers", lambda: lab.server.run(command).rc == 0, 60)
     mint(edge, identity)
 
 

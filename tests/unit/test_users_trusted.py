@@ -46,6 +46,10 @@ def account(trusted: Any, **more: Any) -> dict[str, Any]:
             BUILDKITE | {"repository_id": "0184990a-4770"},
             Trust("buildkite", "https://agent.buildkite.com", "acme/lib", "0184990a-4770"),
         ),
+        (
+            OTHER | {"issuer": "https://id.example.com/", "claims": {"sub": "x"}},
+            Trust("oidc", "https://id.example.com/", claims=(("sub", "x"),)),
+        ),
         (OTHER, Trust("oidc", "https://id.example.com/realms/ci", claims=(("sub", "nightly"), ("team", "7")))),
     ],
 )
@@ -79,6 +83,8 @@ def test_the_login_reads_what_the_inventory_says(tmp_path: Path, trusted: dict[s
         (account({"claims": {"sub": "x"}}), "issuer is None: use github, gitlab, buildkite, or the https URL"),
         (account(OTHER | {"issuer": "gitea"}), "issuer is 'gitea'"),
         (account(OTHER | {"issuer": "https://gitlab.com"}), "issuer is the URL of gitlab: use gitlab"),
+        (account(OTHER | {"issuer": "https://gitlab.com/"}), "issuer is the URL of gitlab: use gitlab"),
+        (account(OTHER | {"issuer": "https://id.example.com//"}), "issuer is 'https://id.example.com//': use"),
         (account(OTHER | {"issuer": "http://id.example.com"}), "issuer is 'http://id.example.com'"),
         (account(OTHER | {"issuer": "https://id.example.com/?x"}), "issuer is"),
         (account(OTHER | {"claims": {}}), "claims must say what a token of that issuer has to have"),

@@ -71,7 +71,7 @@ def fetch(opener: OpenerDirector, url: object) -> dict[str, Any]:
 
 def keys_of(opener: OpenerDirector, issuer: str) -> list[Key]:
     """Raises ValueError or OSError, also for an issuer without a key of use."""
-    about = fetch(opener, issuer + "/.well-known/openid-configuration")
+    about = fetch(opener, issuer.rstrip("/") + "/.well-known/openid-configuration")
     if about.get("issuer") != issuer:
         raise ValueError("it says that it is {!r}".format(about.get("issuer")))
     found = fetch(opener, about.get("jwks_uri")).get("keys")

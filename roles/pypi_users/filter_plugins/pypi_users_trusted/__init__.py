@@ -91,11 +91,12 @@ def _place_problems(kind: str, trusted: Account, publishes: bool) -> Iterable[st
 
 
 def _other_problems(trusted: Account) -> Iterable[str]:
-    if not _is_url(trusted.get("issuer")):
+    issuer = trusted.get("issuer")
+    if not _is_url(issuer.removesuffix("/") if isinstance(issuer, str) else issuer):  # some have a slash at the end
         names = ", ".join(ISSUERS)
-        yield f"issuer is {trusted.get('issuer')!r}: use {names}, or the https URL that tokens have (iss), without a slash at the end"
+        yield f"issuer is {issuer!r}: use {names}, or the https URL as tokens have it (iss)"
     for name, url in ISSUERS.items():
-        if trusted.get("issuer") == url:
+        if str(issuer).removesuffix("/") == url:
             yield f"issuer is the URL of {name}: use {name}, so that pull requests and workflows of others are told apart"
     claims = trusted.get("claims")
     if not isinstance(claims, Mapping) or not all(
