@@ -306,7 +306,7 @@ def test_a_key_that_is_new_is_fetched_when_a_token_names_it(lab: Lab, edge: Edge
 
 @pytest.mark.parametrize("key", [RSA, EC], ids=["RS256", "ES256"])
 def test_a_signature_has_to_be_right(lab: Lab, edge: Edge, provider: Provider, key: Key) -> None:
-    """nginx verifies it; who is refused for other reasons, tests/unit/test_minting.py asks."""
+    """nginx verifies it; who is refused for other reasons, tests/unit/test_identity.py asks."""
     token = key.token(of_gitlab(lab))
     head, claims, signature = token.split(".")
     spoilt = [
