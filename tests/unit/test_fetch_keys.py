@@ -156,8 +156,9 @@ def test_who_says_to_be_another_is_not_believed(issuer: Issuer, capsys: pytest.C
 
 def test_some_have_a_slash_at_the_end(issuer: Issuer) -> None:
     """Which is no part of where they describe themselves (OpenID Connect Discovery 1.0, 4)."""
-    name = f"{issuer.url}/"
-    issuer.answers["/.well-known/openid-configuration"] |= {"issuer": name}
+    name = f"{issuer.url}/realm/"
+    about = {"issuer": name, "jwks_uri": f"{issuer.url}/keys"}
+    issuer.answers["/realm/.well-known/openid-configuration"] = about
     assert issuer.fetch(name) == 0
     assert issuer.known()[name]["keys"]
 
