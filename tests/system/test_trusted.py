@@ -101,7 +101,7 @@ def provider(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Generator[Pr
     provider = Provider(lab, tmp_path_factory.mktemp("issuer"))
     deploy(lab, provider)
     there = f"grep -q {RSA.jwk['n']} /opt/pypi-issuers/keys/keys.json"
-    wait_until("the keys were fetched", lambda: lab.server.run(there).rc == 0, 60)
+    wait_until("the keys were fetched", lambda: lab.server.run(there).rc == 0, 15)
     yield provider
     provider.stop()
 
