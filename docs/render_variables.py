@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 ROLES = (
     "docker_host",
     "pypi_users",
+    "pypi_issuers",
     "pypi_tls",
     "pypi_stack",
     "pypi_public",

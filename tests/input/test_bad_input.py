@@ -94,6 +94,24 @@ CASES = {
             "pypi_users_accounts[15] (ends): tokens[0] (when): until is 'tomorrow': give its last day, such as 2027-01-31",
         ),
     ),
+    "trusting too much": Case(
+        users(
+            {"name": "all", "role": "publisher", "trusted": {"issuer": "github", "repository": "acme"}},
+            {"name": "other", "trusted": {"issuer": "id.example.com", "repository": "acme/lib"}},
+            {"name": "a", "trusted": {"issuer": "gitlab", "repository": "acme/lib"}},
+            {"name": "b", "trusted": {"issuer": "gitlab", "repository": "acme/lib"}},
+        ),
+        (
+            "pypi_users_accounts[0] (all): trusted needs projects, for a publisher",
+            "pypi_users_accounts[0] (all): trusted: repository is 'acme': write OWNER/NAME",
+            "pypi_users_accounts[0] (all): trusted: workflow is None: give the name of a file in .github/workflows",
+            "pypi_users_accounts[1] (other): trusted: issuer is 'id.example.com': use github, gitlab, buildkite",
+            "pypi_users_accounts[3] (b): trusted is the same as that of pypi_users_accounts[2] (a)",
+        ),
+    ),
+    "no CA of the issuers": Case(
+        {"pypi_issuers_ca_file": "no/ca.pem"}, ('pypi_issuers_ca_file is \\"no/ca.pem\\", which is no file here',)
+    ),
     "unknown role and key": Case(
         alice(password="x", role="admin", passwd="y"),
         (

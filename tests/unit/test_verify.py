@@ -7,6 +7,7 @@ import datetime as dt
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from pypi_verify import __main__ as program
-from pypi_verify import certificate, findings, system
+from pypi_verify import certificate, findings, issuers, system
 from pypi_verify.findings import Config, Finding
 
 HOST = "pypi.example.com"
@@ -65,6 +66,7 @@ def show(tmp_path: Path) -> Iterator[Callable[[Pair, Pair], Config]]:
             "packages": "p",
             "containers": {},
             "private": [],
+            "keys_file": "",
             "free_percent": 10,
             "status_file": "",
             "status_group": "",
@@ -170,3 +172,36 @@ def test_the_clock(monkeypatch: pytest.MonkeyPatch, container: bool, synchronise
     monkeypatch.setattr(system, "said", answer)
     found = [finding.what for finding in system.clock(last)]
     assert [what.startswith(says) for what in found] == [True] * bool(says)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"https://a": {"fetched": now - 3000, "keys": []}}', []),
+        ("{}", []),
+        (
+            '{"https://a": {"fetched": now - 7300}, "https://b": {"fetched": now}}',
+            ["of https://a were fetched last: 2 hours ago"],
+        ),
+        ('{"https://a": {"fetched": 0, "keys": []}}', ["of https://a were fetched last: never"]),
+        (None, ["cannot be read: [Errno 2]"]),
+        ("{", ["cannot be read: "]),
+        ("[]", ["cannot be read: "]),
+        ('{"https://a": {}}', ["cannot be read: "]),
+        ('{"https://a": []}', ["cannot be read: "]),
+    ],
+)
+def test_keys_of_issuers_have_to_be_fresh(
+    show: Callable[[Pair, Pair], Config], tmp_path: Path, text: str | None, says: list[str]
+) -> None:
+    file, now = tmp_path / "keys.json", int(time.time())
+    if text is not None:
+        file.write_text(
+            text.replace("now - 3000", str(now - 3000)).replace("now - 7300", str(now - 7300)).replace("now", str(now))
+        )
+    config = show(CA, make(HOST, 1, 60, CA))
+    assert list(issuers.issuers(config)) == [], "where no account trusts a pipeline"
+    found = list(issuers.issuers(dataclasses.replace(config, keys_file=str(file))))
+    assert len(found) == len(says)
+    for finding, words in zip(found, says, strict=True):
+        assert words in finding.what and "journalctl --unit pypi-issuers" in finding.fix and finding.kind == "issuer"
