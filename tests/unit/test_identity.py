@@ -149,7 +149,7 @@ def test_clocks_may_differ_a_little(index: Index) -> None:
     ],
 )
 def test_the_leeway_ends_where_it_ends(changed: dict[str, int], fits: bool) -> None:
-    token = identity.parse(RSA.token(of_github(**{"exp": NOW + 2 * 86_400, "nbf": None, **changed})))
+    token = identity.parse(RSA.token(of_github(**{"exp": NOW + 2 * 86_400, "iat": NOW, "nbf": None, **changed})))
     with nullcontext() if fits else pytest.raises(identity.Invalid):
         identity.check(token, AUDIENCE, NOW)
 
