@@ -17,6 +17,7 @@ ROLES = (
     "docker_host",
     "pypi_users",
     "pypi_issuers",
+    "pypi_backup",
     "pypi_tls",
     "pypi_stack",
     "pypi_public",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import json
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -18,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from pypi_verify import __main__ as program
-from pypi_verify import certificate, findings, issuers, system
+from pypi_verify import backups, certificate, findings, issuers, system
 from pypi_verify.findings import Config, Finding
 
 HOST = "pypi.example.com"
@@ -67,6 +69,7 @@ def show(tmp_path: Path) -> Iterator[Callable[[Pair, Pair], Config]]:
             "containers": {},
             "private": [],
             "keys_file": "",
+            "backup_file": "",
             "free_percent": 10,
             "status_file": "",
             "status_group": "",
@@ -205,3 +208,27 @@ def test_keys_of_issuers_have_to_be_fresh(
     assert len(found) == len(says)
     for finding, words in zip(found, says, strict=True):
         assert words in finding.what and "journalctl --unit pypi-issuers" in finding.fix and finding.kind == "issuer"
+
+
+@pytest.mark.parametrize(
+    ("document", "says"),
+    [
+        (None, "there was no backup yet"),
+        ({"ok": True, "age": 1}, ""),
+        ({"ok": True, "age": 49}, "the last backup is 49 hours old"),
+        ({"ok": False, "age": 1, "error": "the disk is full"}, "failed: the disk is full"),
+        ({"ok": False, "age": None, "error": "locked"}, "failed: locked"),
+    ],
+)
+def test_the_last_backup_has_to_be_well_and_of_late(
+    show: Callable[[Pair, Pair], Config], tmp_path: Path, document: dict[str, Any] | None, says: str
+) -> None:
+    config = show(CA, make(HOST, 1, 60, CA))
+    file = tmp_path / "status.json"
+    if document:
+        age = document.pop("age")
+        then = age and time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - age * 3600))
+        file.write_text(json.dumps({**document, "time": then, "last_success": then}))
+    found = [finding.what for finding in backups.backups(dataclasses.replace(config, backup_file=str(file)))]
+    assert len(found) == bool(says) and all(says in what for what in found), found
+    assert list(backups.backups(config)) == []

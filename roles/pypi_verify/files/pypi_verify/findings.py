@@ -37,6 +37,7 @@ class Config:
     containers: dict[str, str]
     private: list[dict[str, Any]]
     keys_file: str
+    backup_file: str
     certificate_days: int
     free_percent: int
     status_file: str
