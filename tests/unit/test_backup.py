@@ -109,3 +109,39 @@ def test_no_secret_is_an_argument(config: restic.Config) -> None:
 )
 def test_failures_in_words(said: str, means: str) -> None:
     assert str(restic.failure(said)).startswith(means)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_files_move_into_place_and_the_end_of_the_register_comes_last(
+    config: restic.Config, monkeypatch: pytest.MonkeyPatch, overwrite: bool
+) -> None:
+    """One came meanwhile, and stays."""
+    packages, order = Path(config.packages_path), list[str]()
+    (packages / "b-1.tar.gz").write_bytes(b"here")
+
+    def run(_: restic.Config, *arguments: str, **__: Any) -> str:
+        assert f"{restic.PACKAGES}/c\\[1]-1.zip" in arguments
+        for path in [*wanted, "b-1.tar.gz"]:
+            staged = Path(config.packages_path, restore.STAGE, restic.PACKAGES.lstrip("/"), path)
+            staged.parent.mkdir(parents=True, exist_ok=True)
+            staged.write_bytes(b"restored")
+        (packages / "a-1.tar.gz").write_bytes(b"meanwhile")
+        return ""
+
+    def noted(function: Any) -> Any:
+        def one(source: Path, place: Path) -> None:
+            order.append(place.name)
+            function(source, place)
+
+        return one
+
+    wanted = {"a-1.tar.gz": 8, restore.LAST: 8, ".yanked/a.json": 8, "c[1]-1.zip": 8, "~b-1.zip": 8}
+    monkeypatch.setattr(restore, "run", run)
+    for name in ("link", "replace"):
+        monkeypatch.setattr(os, name, noted(getattr(os, name)))
+    done = restore.restore(config, restore.Plan("ab", "", missing=wanted, different=["b-1.tar.gz"]), overwrite)
+    assert order[-1] == "~complete" and not (packages / restore.STAGE).exists()
+    assert (packages / "~b-1.zip").read_bytes() == (packages / ".yanked/a.json").read_bytes() == b"restored"
+    assert (packages / "a-1.tar.gz").read_bytes() == (b"restored" if overwrite else b"meanwhile")
+    assert done["kept"] == ([] if overwrite else ["b-1.tar.gz", "a-1.tar.gz"])
+    assert done["restored"] == (6 if overwrite else 4)
