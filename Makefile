@@ -10,9 +10,9 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PYTHONDONTWRITEBYTECODE := 1 # roles copy their Python files to servers: nothing compiled beside them
 PYTHON ?= python3
 
-.PHONY: help demo demo-down test lint unit input index public images molecule bench lock docs
+.PHONY: help demo demo-down test lint unit input index public images molecule bench reliability lock docs
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/complete  ## an index on throw-away hosts of this machine
 	@tests/demo/demo
@@ -55,6 +55,9 @@ molecule: .venv/complete  ## the roles on real hosts; SCENARIOS=default for one 
 
 bench: .venv/complete  ## how fast it is, beside other ways of having an index: docs/benchmarks.md, an hour
 	PYTHONPATH=tests python -m bench
+
+reliability: .venv/complete  ## what faults cost users: docs/reliability.md, a quarter of an hour
+	@RELIABILITY_REPORT=$(CURDIR)/docs/reliability.md PYTEST_ADDOPTS="-k test_faults" molecule test --scenario-name default
 
 docs: .venv/complete  ## the README's tables, from the roles' argument specs
 	python docs/render_variables.py

@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[1]
 ROLES = (
     "docker_host",
     "pypi_users",
+    "pypi_issuers",
+    "pypi_backup",
     "pypi_tls",
     "pypi_stack",
     "pypi_public",

@@ -94,6 +94,24 @@ CASES = {
             "pypi_users_accounts[15] (ends): tokens[0] (when): until is 'tomorrow': give its last day, such as 2027-01-31",
         ),
     ),
+    "trusting too much": Case(
+        users(
+            {"name": "all", "role": "publisher", "trusted": {"issuer": "github", "repository": "acme"}},
+            {"name": "other", "trusted": {"issuer": "id.example.com", "repository": "acme/lib"}},
+            {"name": "a", "trusted": {"issuer": "gitlab", "repository": "acme/lib"}},
+            {"name": "b", "trusted": {"issuer": "gitlab", "repository": "acme/lib"}},
+        ),
+        (
+            "pypi_users_accounts[0] (all): trusted needs projects, for a publisher",
+            "pypi_users_accounts[0] (all): trusted: repository is 'acme': write OWNER/NAME",
+            "pypi_users_accounts[0] (all): trusted: workflow is None: give the name of a file in .github/workflows",
+            "pypi_users_accounts[1] (other): trusted: issuer is 'id.example.com': use github, gitlab, buildkite",
+            "pypi_users_accounts[3] (b): trusted is the same as that of pypi_users_accounts[2] (a)",
+        ),
+    ),
+    "no CA of the issuers": Case(
+        {"pypi_issuers_ca_file": "no/ca.pem"}, ('pypi_issuers_ca_file is \\"no/ca.pem\\", which is no file here',)
+    ),
     "unknown role and key": Case(
         alice(password="x", role="admin", passwd="y"),
         (
@@ -183,6 +201,14 @@ CASES = {
     "what verify could not go by": Case(
         {"pypi_verify_free_percent": 100, "pypi_verify_status_file": "status.json"},
         ("pypi_verify_free_percent is 100. Give a number from 0 to 99", "pypi_verify_status_file is"),
+    ),
+    "no backup to come back from": Case(
+        {"pypi_backup_repository": "backup", "pypi_backup_passphrase": "short", "pypi_backup_keep": {"daily": 0}},
+        (
+            "pypi_backup_repository is no repository of restic's",
+            "pypi_backup_passphrase has 5 characters. Give at least 12",
+            "pypi_backup_keep keeps nothing",
+        ),
     ),
     "no server": Case({}, ("pypi_servers has 0 hosts", "exactly one"), servers=()),
     "accounts that a client does not have": Case(

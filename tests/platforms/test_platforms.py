@@ -79,7 +79,7 @@ def test_the_engine_is_the_distribution_s_or_docker_s_or_the_one_that_was_there(
             assert lab.server.run("dpkg-query --search /usr/sbin/dockerd /usr/bin/docker").rc != 0
             assert not lab.server.package("docker.io").is_installed
             daemon = json.loads(lab.server.check_output("cat /etc/docker/daemon.json"))
-            assert daemon == {"shutdown-timeout": 7, "labels": ["owner=us"]}
+            assert daemon == {"live-restore": True, "shutdown-timeout": 7, "labels": ["owner=us"]}
             assert lab.server.check_output("docker info --format '{{.Labels}}'") == "[owner=us]"
 
 
@@ -118,7 +118,8 @@ def test_what_is_dropped_from_the_variables_is_taken_out_and_what_others_set_sta
     user = ADMINISTRATORS[host]
     lab.server.check_output("useradd somebody-else && usermod -aG docker somebody-else")
     said, _ = play(lab, host, "molecule/platforms/converge.yml", docker_host_users=[], docker_host_daemon_config={})
-    assert json.loads(lab.server.check_output("cat /etc/docker/daemon.json")) == {"shutdown-timeout": 7}, said
+    daemon = json.loads(lab.server.check_output("cat /etc/docker/daemon.json"))
+    assert daemon == {"live-restore": True, "shutdown-timeout": 7}, said
     assert lab.server.check_output("getent group docker").split(":")[-1] == "somebody-else"
     play(lab, host, "molecule/platforms/converge.yml")
     assert set(lab.server.check_output("getent group docker").split(":")[-1].split(",")) == {"somebody-else", user}

@@ -9,6 +9,7 @@ import pytest
 
 from .lab import Edge, Lab, wait_until
 from .packages import make_wheel
+from .reliability import REPORT
 from .report import pytest_runtest_makereport
 
 __all__ = ["pytest_runtest_makereport"]
@@ -17,9 +18,14 @@ MakeWheel = Callable[[str, int], Path]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is marked with a scenario is for that one only."""
+    """What is marked with a scenario is for that one only, and the long faults are for the report on them."""
     name = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"]).name
-    items[:] = [item for item in items if all(name in mark.args for mark in item.iter_markers("scenario"))]
+    items[:] = [
+        item
+        for item in items
+        if all(name in mark.args for mark in item.iter_markers("scenario"))
+        and (REPORT or not item.get_closest_marker("reliability"))
+    ]
 
 
 @pytest.fixture(scope="session")

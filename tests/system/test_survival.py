@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from subprocess import CompletedProcess
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 
 from .conftest import MakeWheel
-from .lab import PASSWORDS, SURVIVOR, Answer, Edge, Lab, basic, recap, right, wait_until
+from .lab import PASSWORDS, SURVIVOR, Answer, Edge, Lab, basic, recap, right
 from .secrets import Secrets
 
 SERVICES = ["nginx", "login", "pypiserver"]
@@ -38,36 +37,6 @@ def test_the_package_from_before_the_reboot_installs(lab: Lab, edge: Edge, diges
         " && ~/survivor/bin/pip install --no-input --no-cache-dir --disable-pip-version-check survivor 2>&1"
     )
     assert lab.client.check_output("~/survivor/bin/python -c 'import survivor; print(survivor.__version__)'") == "1.0"
-
-
-def works(edge: Edge, service: str) -> bool:
-    """Something that only this service can answer: no cache, no other one."""
-    try:
-        match service:
-            case "nginx":
-                return edge.request("/simple/survivor/", right("alice")).status == 200
-            case "login":
-                return edge.request("/simple/", {"Authorization": basic(f"nobody-{time.time()}", "x")}).status in (
-                    401,
-                    429,
-                )
-            case _:
-                return edge.takes_uploads()
-    except (OSError, http.client.HTTPException):
-        return False
-
-
-@pytest.mark.parametrize("service", SERVICES)
-def test_kill_9(lab: Lab, edge: Edge, digest: str, service: str) -> None:
-    before = lab.containers()[service]["State"]
-    lab.server.check_output(f"kill -9 {before['Pid']}")
-
-    def back() -> bool:
-        state = lab.containers()[service]["State"]
-        return state["Running"] and state["Pid"] not in (0, before["Pid"]) and works(edge, service)
-
-    wait_until(f"{service} works again", back, 15)
-    assert survivor(edge) == digest
 
 
 def test_compose_down_keeps_the_packages(lab: Lab, edge: Edge, digest: str) -> None:

@@ -53,14 +53,15 @@ def test_no_concern_is_left_out() -> None:
 
 def test_whoever_adds_a_header_adds_all_of_them() -> None:
     """A block with one of its own inherits none (add_header)."""
-    for block in re.findall(r"{[^{}]*add_header[^{}]*}", render()):
+    for block in re.findall(r"{[^{}]*add_header[^{}]*}", render(pypi_stack_trusted=True)):
         assert "X-Content-Type-Options nosniff" in block
 
 
-@pytest.mark.parametrize("public", [True, False])
+@pytest.mark.parametrize("more", [True, False])
 @pytest.mark.parametrize("tls", [True, False])
-def test_gixy_finds_nothing(tmp_path: Path, tls: bool, public: bool) -> None:
-    assert findings(tmp_path, render(pypi_stack_tls=tls, pypi_stack_public=public)) == set()
+def test_gixy_finds_nothing(tmp_path: Path, tls: bool, more: bool) -> None:
+    rendered = render(pypi_stack_tls=tls, pypi_stack_public=more, pypi_stack_trusted=more)
+    assert findings(tmp_path, rendered) == set()
 
 
 def locations(configuration: str) -> dict[str, str]:
@@ -78,6 +79,26 @@ def test_without_public_packages_nothing_of_them_is_there() -> None:
     rendered = render(pypi_stack_public=False)
     for word in ("public:8080", "8081", "$owner", "@fetch", "@kept_page", "/+public"):
         assert word not in rendered, word
+
+
+def test_without_trusted_pipelines_nothing_of_them_is_there() -> None:
+    for word in ("oidc/audience", "oidc/mint-token", "8082", "signature", "zone=mints"):
+        assert word in render(pypi_stack_trusted=True), word
+        assert word not in render(), word
+
+
+def test_what_the_mint_gets_has_no_login_in_it() -> None:
+    """And a limit, and no more than a token's length of body."""
+    asking = {name: text for name, text in locations(render(pypi_stack_trusted=True)).items() if "$mint;" in text}
+    assert set(asking) == {"= /_/oidc/audience", "= /_/oidc/mint-token"}
+    for text in asking.values():
+        for line in (
+            "proxy_pass_request_headers off;",
+            "limit_req zone=mints burst=60 nodelay;",
+            "client_max_body_size 33k;",
+        ):
+            assert line in text
+        assert "$http_authorization" not in text
 
 
 def test_nobody_is_asked_before_it_is_known_that_a_name_is_not_ours() -> None:
@@ -140,3 +161,17 @@ def test_the_engine_is_told_whose_request_it_is_and_nothing_else_of_it() -> None
         assert "proxy_pass_request_headers off;" in body, name
         who = "$public_reader" if name.startswith("@fetch") else "pypiserver"
         assert f"proxy_set_header X-Reader {who};" in body, name
+
+
+def test_limits_by_address_are_by_network() -> None:
+    """Every customer of IPv6 has more addresses than could be counted."""
+    rendered = render(pypi_stack_trusted=True)
+    zones = re.findall(r"limit_(?:req|conn)_zone (\S+) zone=(\w+)", rendered)
+    assert ("$binary_remote_addr", "mints") not in zones and ("$network", "mints") in zones
+    limited = [
+        text for text in locations(rendered).values() if re.search(r"limit_(req|conn) (zone=mints|uploads_by)", text)
+    ]
+    assert len(limited) == 3
+    for text in limited:
+        assert "js_set $network network.of;" in text
+    assert "binary_remote_addr" not in rendered

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import json
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -17,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from pypi_verify import __main__ as program
-from pypi_verify import certificate, findings, system
+from pypi_verify import backups, certificate, findings, issuers, system
 from pypi_verify.findings import Config, Finding
 
 HOST = "pypi.example.com"
@@ -65,6 +68,8 @@ def show(tmp_path: Path) -> Iterator[Callable[[Pair, Pair], Config]]:
             "packages": "p",
             "containers": {},
             "private": [],
+            "keys_file": "",
+            "backup_file": "",
             "free_percent": 10,
             "status_file": "",
             "status_group": "",
@@ -170,3 +175,60 @@ def test_the_clock(monkeypatch: pytest.MonkeyPatch, container: bool, synchronise
     monkeypatch.setattr(system, "said", answer)
     found = [finding.what for finding in system.clock(last)]
     assert [what.startswith(says) for what in found] == [True] * bool(says)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"https://a": {"fetched": now - 3000, "keys": []}}', []),
+        ("{}", []),
+        (
+            '{"https://a": {"fetched": now - 7300}, "https://b": {"fetched": now}}',
+            ["of https://a were fetched last: 2 hours ago"],
+        ),
+        ('{"https://a": {"fetched": 0, "keys": []}}', ["of https://a were fetched last: never"]),
+        (None, ["cannot be read: [Errno 2]"]),
+        ("{", ["cannot be read: "]),
+        ("[]", ["cannot be read: "]),
+        ('{"https://a": {}}', ["cannot be read: "]),
+        ('{"https://a": []}', ["cannot be read: "]),
+    ],
+)
+def test_keys_of_issuers_have_to_be_fresh(
+    show: Callable[[Pair, Pair], Config], tmp_path: Path, text: str | None, says: list[str]
+) -> None:
+    file, now = tmp_path / "keys.json", int(time.time())
+    if text is not None:
+        file.write_text(
+            text.replace("now - 3000", str(now - 3000)).replace("now - 7300", str(now - 7300)).replace("now", str(now))
+        )
+    config = show(CA, make(HOST, 1, 60, CA))
+    assert list(issuers.issuers(config)) == [], "where no account trusts a pipeline"
+    found = list(issuers.issuers(dataclasses.replace(config, keys_file=str(file))))
+    assert len(found) == len(says)
+    for finding, words in zip(found, says, strict=True):
+        assert words in finding.what and "journalctl --unit pypi-issuers" in finding.fix and finding.kind == "issuer"
+
+
+@pytest.mark.parametrize(
+    ("document", "says"),
+    [
+        (None, "there was no backup yet"),
+        ({"ok": True, "age": 1}, ""),
+        ({"ok": True, "age": 49}, "the last backup is 49 hours old"),
+        ({"ok": False, "age": 1, "error": "the disk is full"}, "failed: the disk is full"),
+        ({"ok": False, "age": None, "error": "locked"}, "failed: locked"),
+    ],
+)
+def test_the_last_backup_has_to_be_well_and_of_late(
+    show: Callable[[Pair, Pair], Config], tmp_path: Path, document: dict[str, Any] | None, says: str
+) -> None:
+    config = show(CA, make(HOST, 1, 60, CA))
+    file = tmp_path / "status.json"
+    if document:
+        age = document.pop("age")
+        then = age and time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - age * 3600))
+        file.write_text(json.dumps({**document, "time": then, "last_success": then}))
+    found = [finding.what for finding in backups.backups(dataclasses.replace(config, backup_file=str(file)))]
+    assert len(found) == bool(says) and all(says in what for what in found), found
+    assert list(backups.backups(config)) == []

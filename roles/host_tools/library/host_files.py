@@ -105,7 +105,7 @@ class Tree:
     def validate(self, command: str, files: list[dict[str, Any]]) -> None:
         staged = tempfile.mkdtemp(dir=self.module.tmpdir)
         for file in files:
-            path = os.path.join(staged, file["name"])
+            path = os.path.join(staged, file["name"].lstrip("/"))
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with open(path, "wb") as new:
                 new.write(file["content"].encode())

@@ -21,14 +21,20 @@ import json
 import os
 import re
 import secrets
+import sys
 import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import bcrypt
+
+sys.path.append(str(Path(__file__).parent))  # Ansible loads this file by its path, and nothing beside it
+
+import pypi_users_trusted as trusted
 
 Account = Mapping[str, Any]
 
@@ -37,7 +43,7 @@ COSTS = range(10, 16)  # below, a stolen file falls to guessing; above, one logi
 HASH_COSTS = range(4, 16)  # who hashes a random token knows that a low cost is enough for it
 MAX_BYTES = 72  # bcrypt reads no more
 ROLES = ("reader", "publisher")
-KEYS = ("name", "password", "password_hash", "role", "projects", "tokens")
+KEYS = ("name", "password", "password_hash", "role", "projects", "tokens", "trusted")
 SCOPES = ("read", "publish")
 TOKEN_KEYS = ("name", "hash", "secret", "scope", "projects", "until")
 
@@ -93,7 +99,7 @@ def _hash_problem(hashed: object) -> str | None:
 
 def _secret_problem(account: Account) -> str | None:
     given = [key for key in ("password", "password_hash") if account.get(key) is not None]
-    if not given and account.get("tokens"):
+    if not given and (account.get("tokens") or account.get("trusted")):
         return None
     if len(given) != 1:
         return f"has {'both' if given else 'neither'} of password and password_hash: set exactly one"
@@ -183,6 +189,7 @@ def pypi_users_problems(accounts: Sequence[Account]) -> list[str]:
     problems: list[str] = []
     first: dict[str, int] = {}
     tokens: dict[str, str] = {}
+    runs: dict[str, str] = {}
     for index, account in enumerate(accounts):
         name = account.get("name")
         where = f"pypi_users_accounts[{index}]"
@@ -197,17 +204,23 @@ def pypi_users_problems(accounts: Sequence[Account]) -> list[str]:
             this = f"{where}: tokens ({token['name']})"
             if (other := tokens.setdefault(_token_hash(token), this)) != this:
                 found.append(f"tokens ({token['name']}): is the same token as {other}: {_MAKE_TOKEN}")
+        found += (of_trusted := [*trusted.problems(account)])
+        if account.get("trusted") and not of_trusted:
+            same = json.dumps([account.get("role"), trusted.described(account)], sort_keys=True)
+            if (other := runs.setdefault(same, where)) != where:
+                found.append(f"trusted is the same as that of {other}, and nobody could say whose a run is: keep one")
         problems += [f"{where}: {problem}" for problem in found if problem]
     return problems
 
 
 def pypi_users_roles(accounts: Sequence[Account]) -> str:
-    """The text of roles.json: every account's role, the patterns it may publish (none: all) and its tokens, if there are any."""
+    """The text of roles.json: every account's role, the patterns it may publish (none: all), and its tokens and what it trusts, if there are any."""
     roles = {}
     for account in accounts:
-        role = {"role": str(account.get("role", "reader")), "projects": _patterns(account)}
+        role: dict[str, Any] = {"role": str(account.get("role", "reader")), "projects": _patterns(account)}
         tokens = {str(token["name"]): _token_rights(token) for token in account.get("tokens") or []}
-        roles[str(account["name"])] = role | ({"tokens": tokens} if tokens else {})
+        role |= {"tokens": tokens} if tokens else {}
+        roles[str(account["name"])] = role | ({"trusted": trusted.described(account)} if account.get("trusted") else {})
     return json.dumps(roles, indent=2, sort_keys=True) + "\n"
 
 

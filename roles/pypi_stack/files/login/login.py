@@ -30,10 +30,12 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+import minting
+from minted import Mint
 from turns import TooManyAttempts, Turns
 from users import TOKEN, Account, Refused, Users
 
-__all__ = ["Account", "Login", "Pending", "Refused", "TooManyAttempts", "make_application", "parse_basic"]
+__all__ = ["Account", "Login", "Mint", "Pending", "Refused", "TooManyAttempts", "make_application", "parse_basic"]
 
 log = logging.getLogger("login")
 
@@ -144,9 +146,9 @@ class _Diary:
 class Login:
     """Remembers verdicts, verifies each credential once, and slows down who guesses. Safe for threads."""
 
-    def __init__(self, directory: Path, max_followers: float = inf) -> None:
+    def __init__(self, directory: Path, max_followers: float = inf, mint: Mint | None = None) -> None:
         self.verifications = 0
-        self._directory, self._max_followers = directory, max_followers
+        self._directory, self._max_followers, self._mint = directory, max_followers, mint
         self._users = Users()
         self._key = secrets.token_bytes(32)
         self._verdicts = _Verdicts()
@@ -183,6 +185,17 @@ class Login:
             self._verify(verification, key, paid)
         return verification.verdict.result()
 
+    def users(self) -> Users:
+        """As they are now. Raises OSError or ValueError."""
+        with self._lock:
+            self._read_users()
+            return self._users
+
+    def note(self, who: str, address: str, reason: str) -> None:
+        """Tells the log who was refused elsewhere."""
+        with self._lock:
+            self._diary.note(who, address, f": {reason}")
+
     @property
     def waiting(self) -> int:
         """Requests that wait for a verdict."""
@@ -202,7 +215,7 @@ class Login:
 
     def _read_users(self) -> None:
         if Users.identify(self._directory) != self._users.identity:
-            self._users = Users.read(self._directory)
+            self._users = Users.read(self._directory, self._mint)
             self._verdicts = _Verdicts()
 
     def _verify(self, asked: _Verification, key: bytes, paid: float) -> None:
@@ -265,7 +278,7 @@ def _hung_up(connection: socket.socket | None) -> bool:
         return True
 
 
-def make_application(login: Login) -> Any:
+def make_application(login: Login, mints: minting.Minting | None = None) -> Any:
     """WSGI: 204 with `X-Login-User`, `X-Login-Role` and `X-Login-Remember` (milliseconds), 401, 425 (ask again), 429 or 503.
     A token is refused by a 401 with the reason as `X-Login-Refusal`.
 
@@ -286,6 +299,9 @@ def make_application(login: Login) -> Any:
         if path == "/refusal":
             refusal = environ["HTTP_X_REFUSAL"]
             return answer(refusal, f"{refusal[4:]}\n", ("Content-Type", "text/plain; charset=utf-8"))
+        if mints and path.startswith("/_/oidc/"):
+            note = partial(login.note, "a pipeline", environ.get("HTTP_X_REAL_IP", ""))
+            return minting.respond(mints, environ, note, start_response)
         header = environ.get("HTTP_AUTHORIZATION", "")
         # No name has a colon in it: what is malformed is nobody's, and costs as much as a wrong password.
         credential = parse_basic(header) or (f":{header}", b"")
@@ -309,4 +325,11 @@ def make_application(login: Login) -> Any:
     return application
 
 
-application = make_application(Login(Path(os.environ.get("USERS_DIRECTORY", "/users")), MAX_FOLLOWERS))
+def _from_environment() -> Any:
+    """As the container runs it. AUDIENCE is there if some account trusts a pipeline, and then what `minting` needs, too."""
+    mint = Mint(Path(os.environ["MINTED_DIRECTORY"])) if "AUDIENCE" in os.environ else None
+    login = Login(Path(os.environ.get("USERS_DIRECTORY", "/users")), MAX_FOLLOWERS, mint)
+    return make_application(login, minting.from_environment(login.users, mint) if mint else None)
+
+
+application = _from_environment()

@@ -23,6 +23,10 @@ from typing import Any
 
 import bcrypt
 
+import trust
+from minted import Mint
+from trust import Trust
+
 log = logging.getLogger("login")
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}", re.ASCII)
@@ -57,11 +61,13 @@ class Account:
     """Patterns that must match as well: the token's own."""
     until: date | None = None
     """The last day (UTC)."""
+    expires: float = inf
+    """The same of a token that was minted, in seconds since the epoch."""
 
     @property
     def end(self) -> float:
         """In seconds since the epoch."""
-        return (self.until.toordinal() + 1 - date(1970, 1, 1).toordinal()) * 86_400 if self.until else inf
+        return (self.until.toordinal() + 1 - date(1970, 1, 1).toordinal()) * 86_400 if self.until else self.expires
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,9 @@ class Users:
     accounts: dict[str, Account] = field(default_factory=dict)
     tokens: dict[str, Account] = field(default_factory=dict)
     """By their SHA-256."""
+    trusts: dict[str, Trust] = field(default_factory=dict)
+    """By the name of the account: whose runs get tokens of it."""
+    mint: Mint | None = None
     read_at: tuple[float, float] = field(default_factory=lambda: (time.time(), time.monotonic()))
 
     @staticmethod
@@ -82,11 +91,11 @@ class Users:
         return tuple((s.st_ino, s.st_mtime_ns, s.st_size) for s in stats)
 
     @classmethod
-    def read(cls, directory: Path) -> Users:
+    def read(cls, directory: Path, mint: Mint | None = None) -> Users:
         """Raises OSError for a missing file and ValueError for a roles.json that is none as a whole."""
         identity = cls.identify(directory)
         hashes = _read_hashes((directory / "htpasswd").read_bytes())
-        return cls(identity, hashes, *_read_accounts((directory / "roles.json").read_bytes()))
+        return cls(identity, hashes, *_read_accounts((directory / "roles.json").read_bytes()), mint)
 
     def verify(self, name: str, password: bytes) -> Account | None:
         """The account, if the password is right.
@@ -103,18 +112,28 @@ class Users:
         return self.accounts.get(name, Account(name)) if right and readable and known else None
 
     def admit(self, name: str, token: bytes) -> Account:
-        """The account of a token. Raises Refused."""
+        """The account of a token. Raises Refused; OSError or ValueError for one that cannot be read."""
         digest = hashlib.sha256(token).hexdigest()
-        account = self.tokens.get(digest)
+        account = self.tokens.get(digest) or self._minted(digest)
         if account is None:
             raise Refused(f"the unknown token sha256:{digest[:8]}...", "This token is unknown here, or was withdrawn.")
         if name not in (TOKEN_USER, account.name.partition("/")[0]):
             raise Refused(account.name, f"This token is of another account: log in as {TOKEN_USER}.")
         if self.left(account) <= 0:
-            raise Refused(
-                account.name, f"The token {account.name} has expired: its last day was {account.until} (UTC)."
-            )
+            when = f"its last day was {account.until} (UTC)" if account.until else "it was for 15 minutes"
+            raise Refused(account.name, f"The token {account.name} has expired: {when}.")
         return account
+
+    def _minted(self, digest: str) -> Account | None:
+        """Its rights are those that the account has by now."""
+        minted = self.mint.find(digest) if self.mint else None
+        if minted is None:
+            return None
+        name, trusted = f"{minted.account}/{minted.run}", self.trusts.get(minted.account)
+        if trusted is None or trusted.digest != minted.trust:
+            raise Refused(name, f"{minted.account} trusts no more what the token {name} was made for.")
+        account = self.accounts[minted.account]
+        return Account(name, account.role, account.projects, expires=minted.until)
 
     def left(self, account: Account) -> float:
         """Seconds until it ends. Who sets the clock back revives no token: time goes on from when the files were read."""
@@ -143,19 +162,24 @@ def _read_hashes(text: bytes) -> dict[str, bytes]:
     return hashes
 
 
-def _read_accounts(text: bytes) -> tuple[dict[str, Account], dict[str, Account]]:
-    """Accounts by name, and their tokens by hash."""
+def _read_accounts(text: bytes) -> tuple[dict[str, Account], dict[str, Account], dict[str, Trust]]:
+    """Accounts by name, their tokens by hash, and what they trust by name."""
     entries = json.loads(text, object_pairs_hook=_once)
     if not isinstance(entries, dict):
         raise ValueError("roles.json is no object")  # noqa: TRY004  # as for what is no JSON
     accounts: dict[str, Account] = {}
     tokens: list[tuple[str, Account]] = []
+    trusts: dict[str, Trust] = {}
     for name, entry in entries.items():
         try:
-            accounts[name], described = _account(name, **entry)
+            accounts[name], described, trusted = _account(name, **entry)
         except TypeError:  # from the arguments as well: another key, or no object
             log.error("roles.json: the entry of %.80r is malformed and makes a reader", name)
             continue
+        try:
+            trusts |= {name: _trust(accounts[name], trusted)} if trusted is not None else {}
+        except (TypeError, ValueError, AttributeError):
+            log.error("roles.json: what %.80r trusts is malformed and counts for nothing", name)
         for token, of_token in described.items():
             try:
                 tokens.append(_token(accounts[name], token, **of_token))
@@ -166,16 +190,23 @@ def _read_accounts(text: bytes) -> tuple[dict[str, Account], dict[str, Account]]
         if by_hash.get(digest) is None:
             log.error("roles.json: the token of %s is another one as well and counts for nothing", token_account.name)
             by_hash.pop(digest, None)
-    return accounts, by_hash
+    return accounts, by_hash, trusts
 
 
 def _account(
-    name: str, role: str = "reader", projects: Sequence[str] = (), tokens: object = None
-) -> tuple[Account, dict[str, Any]]:
-    """And its tokens, as they are. Raises TypeError for what is no role, no list of patterns or no object of tokens."""
+    name: str, role: str = "reader", projects: Sequence[str] = (), tokens: object = None, trusted: object = None
+) -> tuple[Account, dict[str, Any], object]:
+    """And its tokens and what it trusts, as they are. Raises TypeError for what is no role, no list of patterns or no object of tokens."""
     if role not in ROLES or not isinstance(tokens or {}, dict):
         raise TypeError
-    return Account(name, role, _patterns(projects)), dict(tokens or {})  # type: ignore[call-overload]
+    return Account(name, role, _patterns(projects)), dict(tokens or {}), trusted  # type: ignore[call-overload]
+
+
+def _trust(account: Account, described: object) -> Trust:
+    """Raises TypeError, ValueError or AttributeError for what is malformed."""
+    if not NAME.fullmatch(account.name) or account.role == "publisher" and not account.projects:
+        raise ValueError  # a pipeline that may publish everything is nobody's intention
+    return trust.read(described)
 
 
 def _token(

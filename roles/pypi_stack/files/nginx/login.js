@@ -64,7 +64,7 @@ function objection(r, user) {
     if (method != 'POST' || !UPLOADS.test(r.variables.wanted)) {
         return `405 Uploads go by POST to ${r.variables.address}/ and nowhere else.`;
     }
-    const more = account[0].includes('/') ? 'a token with the scope publish' : 'the role publisher';
+    const more = /\/[^:]+$/.test(account[0]) ? 'a token with the scope publish' : 'the role publisher';
     return account[1] == 'publisher' ? '' : `403 ${account[0]} may download but not upload: ask for ${more}.`;
 }
 

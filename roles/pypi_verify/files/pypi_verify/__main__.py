@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Callable
 
-from . import certificate, containers, system
+from . import backups, certificate, containers, issuers, system
 from .findings import SITE, Config, Finding
 
 Check = Callable[[], Iterator[Finding]]
@@ -28,6 +28,8 @@ def main(path: str) -> int:
         "disk": lambda: system.disks(config),
         "permissions": lambda: system.permissions(config),
         "clock": lambda: system.clock(_last(status)),
+        "backup": lambda: backups.backups(config),
+        "issuer": lambda: issuers.issuers(config),
         "index": lambda: containers.index(config, counts),
     }
     findings = []

@@ -36,6 +36,8 @@ class Config:
     packages: str
     containers: dict[str, str]
     private: list[dict[str, Any]]
+    keys_file: str
+    backup_file: str
     certificate_days: int
     free_percent: int
     status_file: str

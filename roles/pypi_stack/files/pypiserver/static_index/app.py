@@ -159,9 +159,10 @@ def make_app(store: Store, verify: Verify, *, allow_remove: bool = False, begin:
 
 def from_environment() -> Any:
     """The application as the container runs it. Variables: see `store_from_environment` and `guard`; PYPI_ALLOW_REMOVE=true."""
-    from login import Login, Refused, TooManyAttempts  # mounted beside this; the tests bring their own
+    from login import Login, Mint, Refused, TooManyAttempts  # mounted beside this; the tests bring their own
 
-    login = Login(Path(os.environ.get("USERS_DIRECTORY", "/users")))
+    minted = os.environ.get("MINTED_DIRECTORY")
+    login = Login(Path(os.environ.get("USERS_DIRECTORY", "/users")), mint=Mint(Path(minted)) if minted else None)
 
     def verify(user: str, password: str, address: str) -> Account | None:
         try:

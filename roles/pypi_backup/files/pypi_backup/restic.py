@@ -1,0 +1,90 @@
+"""restic in its container: what it is given, and what it says when it fails."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+PACKAGES = "/data/packages"
+"""Where the packages are in the container, and so in every snapshot, wherever they are on a host."""
+MINE = ("--host", "pypi", "--tag", "packages")
+"""What our snapshots carry: a repository may hold those of others too."""
+
+HINTS = {
+    "wrong password": "pypi_backup_passphrase is not the one that this repository was made with",
+    "Is there a repository": "there is no repository",
+    "repository does not exist": "there is no repository",
+    "already locked": "somebody else works with the repository: see `restic list locks`, and `restic unlock` if nobody does",
+    "no space left": "the disk of the repository is full",
+}
+"""What restic says, and what it means to who reads it."""
+
+
+class Failure(Exception):
+    """What went wrong, for people."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """config.json, as the role writes it."""
+
+    image: str
+    directory: str
+    """Where passphrase, repository and environment are, for root only."""
+    local: str
+    """A repository that is a directory of this host, else empty."""
+    packages: str
+    """Name of a volume, or a directory."""
+    packages_path: str
+    """The directory in both cases."""
+    stack_directory: str
+    keep: dict[str, int]
+    read_parts: int
+    """One of so many parts of the repository is read back after each backup."""
+    state_directory: str
+
+    @classmethod
+    def read(cls, path: Path) -> Config:
+        document = json.loads(path.read_bytes())
+        return cls(**{field.name: document[field.name] for field in fields(cls)})
+
+
+def command(config: Config, *arguments: str, write: bool = False) -> list[str]:
+    """The secrets are in files that are mounted, and in one that Docker reads; never among the arguments."""
+    mounts = [f"{config.packages}:{PACKAGES}{'' if write else ':ro'}", "pypi_backup_cache:/root/.cache"]
+    mounts += [f"{config.directory}/secrets:/secrets:ro"]
+    mounts += [f"{config.local}:{config.local}"] if config.local else []
+    volumes = [part for mount in mounts for part in ("--volume", mount)]
+    files = ["RESTIC_PASSWORD_FILE=/secrets/passphrase", "RESTIC_REPOSITORY_FILE=/secrets/repository"]
+    environment = [part for each in files for part in ("--env", each)]
+    return [
+        *("docker", "run", "--rm", "--hostname", "pypi", "--env-file", f"{config.directory}/secrets/environment"),
+        *(*environment, *volumes, config.image, *arguments),
+    ]
+
+
+def failure(said: str) -> Failure:
+    """From what restic wrote to its standard error."""
+    lines = [line for line in said.splitlines() if line.strip()]
+    hint = next((hint for sign, hint in HINTS.items() if sign in said), "")
+    last = " ".join(lines[-3:]) or "restic said nothing"
+    return Failure(f"{hint} ({last})" if hint else last)
+
+
+def run(config: Config, *arguments: str, write: bool = False) -> str:
+    """What restic wrote to its standard output. Raises Failure."""
+    done = subprocess.run(command(config, *arguments, write=write), capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise failure(done.stderr)
+    return done.stdout
+
+
+def documents(output: str) -> Iterator[dict[str, Any]]:
+    """Of JSON lines; what is none is restic's talk."""
+    for line in output.splitlines():
+        if line.startswith("{"):
+            yield json.loads(line)
