@@ -117,7 +117,7 @@ def test_a_damaged_file_is_named_and_not_handed_on(full: Store, tmp_path: Path) 
 
 def test_a_directory_of_somebody_else_is_refused(full: Store, tmp_path: Path) -> None:
     put(tmp_path / "out", ("letters.txt", b"dear"))
-    with pytest.raises(Stopped, match="move_out_directory holds other files"):
+    with pytest.raises(Stopped, match="it holds other files"):
         leave(full, tmp_path / "out")
     assert list(files_of(tmp_path / "out")) == ["letters.txt"]
 

@@ -41,7 +41,7 @@ def main() -> int:
             source = _source(spec, wanted, report)
             Taking(store, source, wanted, report, guard.from_environment(), int(spec["largest"]), dry).run()
     except (Stopped, Failed) as error:
-        report.refuse(str(spec.get("source", "")), str(error))
+        report.refuse("move_out_directory" if spec["do"] == "out" else "move_in_source", str(error))
         code = 2
     print(report, file=sys.stderr, flush=True)
     print(report.dump(), flush=True)

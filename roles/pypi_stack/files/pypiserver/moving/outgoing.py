@@ -33,7 +33,7 @@ class Leaving:
     def run(self) -> None:
         begun, whole = self._target / _BEGUN, self._target / manifest.NAME
         if not begun.exists() and not whole.exists() and any(self._target.iterdir()):
-            raise Stopped("move_out_directory holds other files: give one that is empty, or of an earlier move-out")
+            raise Stopped("it holds other files: give one that is empty, or of an earlier move-out")
         projects = self._store.index.records.projects()
         self._look_for_room(projects)
         if self._dry:
