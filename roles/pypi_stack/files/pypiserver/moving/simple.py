@@ -83,9 +83,8 @@ class SimpleIndex:
 
     def _page(self, url: str) -> _Page:
         with self._web.get(url, ACCEPT) as body:
-            if (
-                urlsplit(body.url).hostname != urlsplit(url).hostname
-            ):  # pypiserver's fallback: PyPI would answer for the name
+            # pypiserver's fallback: PyPI would answer for the name.
+            if urlsplit(body.url).hostname != urlsplit(url).hostname:
                 raise NotThere(f"{url} is not its own: it redirects to {urlsplit(body.url).hostname}")
             return _read(body)
 
