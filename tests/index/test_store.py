@@ -459,6 +459,13 @@ def test_kill_9_in_an_upload_without_a_retry(tmp_path: Path) -> None:
         assert sync.differences(store) == []
 
 
+def test_what_cannot_be_opened_is_none_of_ours_and_holds_up_nothing(tmp_path: Path) -> None:
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "left").touch()
+    files.sweep(tmp_path, older_than=time.time() + 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["directory"]
+
+
 @pytest.mark.parametrize("left", [0, 1], ids=["last version", "one of two"])
 def test_kill_9_in_a_removal(left: int, tmp_path: Path) -> None:
     def prepare(store: Store) -> None:

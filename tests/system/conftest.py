@@ -42,6 +42,12 @@ def edge(lab: Lab) -> Edge:
 
 
 @pytest.fixture(scope="session")
+def attacked_since(lab: Lab) -> str:
+    """When the first of the tests that send what no client sends began, by the server's clock."""
+    return str(lab.server.check_output("date +%s"))
+
+
+@pytest.fixture(scope="session")
 def version() -> str:
     """New in every run, so that a second run on the same hosts uploads again."""
     return f"1.{int(time.time())}"

@@ -14,10 +14,11 @@ from .lab import Edge, Lab, right, wait_until
 from .secrets import Secrets
 from .traffic import traffic
 
-pytestmark = pytest.mark.scenario("default")
+pytestmark = [pytest.mark.scenario("default"), pytest.mark.reliability]
 
 REPOSITORY, STATUS = "/srv/backup", "/var/lib/pypi-backup/status.json"
 PASSPHRASE = "a passphrase from the vault"
+BACKUP = {"pypi_backup_repository": REPOSITORY, "pypi_backup_passphrase": PASSPHRASE}
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ def lost(lab: Lab, edge: Edge, packages: str, tmp_path_factory: pytest.TempPathF
     lab.compose(yank)
     with traffic(edge, tmp_path_factory.mktemp("traffic")) as seen, Secrets.watched_processes(lab) as processes:
         acknowledged = set(seen.acknowledged)
-        run = lab.site("-vvv", playbook="playbooks/backup.yml")
+        run = lab.site("-vvv", playbook="playbooks/backup.yml", **BACKUP)
     assert run.returncode == 0, run.stdout[-3000:]
     for text in (run.stdout, processes.text):
         assert PASSPHRASE not in text, text[max(0, text.find(PASSPHRASE) - 500) :][:600]
@@ -77,7 +78,7 @@ def lost(lab: Lab, edge: Edge, packages: str, tmp_path_factory: pytest.TempPathF
 
 
 def test_a_lost_host_is_back_by_one_command(lab: Lab, edge: Edge, packages: str, lost: str) -> None:
-    run = lab.site(playbook="playbooks/restore.yml")
+    run = lab.site(playbook="playbooks/restore.yml", **BACKUP)
     assert run.returncode == 0 and "Seen: " in run.stdout, said(run)[-3000:]
     assert tree(lab, packages) == lost
     assert lab.compose("exec -T pypiserver python3 -m static_index check") == "everything is as a rebuild would make it"
@@ -101,7 +102,7 @@ def test_a_second_time_nothing_changes_and_what_is_newer_stays(
     assert unit(lab) == ""
     lab.server.check_output(f"rm {packages}/{gone.name} && echo newer >>{packages}/{other.name}")
     wait_until("it is off its page", lambda: edge.request(f"/packages/{gone.name}", right("alice")).status == 404, 60)
-    run = lab.site("--check", playbook="playbooks/restore.yml")
+    run = lab.site("--check", playbook="playbooks/restore.yml", **BACKUP)
     assert run.returncode == 0 and "1 are missing and would come back" in said(run) and gone.name in run.stdout, said(
         run
     )

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from .lab import SURVIVOR, Edge, Lab, basic, right
 
-pytestmark = pytest.mark.scenario("default")
+pytestmark = [pytest.mark.scenario("default"), pytest.mark.usefixtures("attacked_since")]
 
 # The edge is one for the session and keeps nothing between examples; a busy machine may take its time for one.
 BOUNDED = settings(

@@ -14,7 +14,7 @@ import pytest
 from .conftest import MakeWheel
 from .lab import SURVIVOR, Edge, Lab, basic, right, wait_until
 
-pytestmark = pytest.mark.scenario("default")
+pytestmark = [pytest.mark.scenario("default"), pytest.mark.usefixtures("attacked_since")]
 
 ALICE = f"Authorization: {right('alice')['Authorization']}\r\n"
 HOST = "Host: localhost\r\n"
@@ -226,6 +226,6 @@ def test_a_client_that_hangs_up_in_mid_upload_leaves_nothing(lab: Lab, edge: Edg
     assert edge.request("/packages/acme_cut-1.0-py3-none-any.whl", right("alice")).status == 404
 
 
-def test_the_stack_has_survived(lab: Lab) -> None:
+def test_the_stack_has_survived(lab: Lab, attacked_since: str) -> None:
     wait_until("every container is healthy", lab.healthy, 30)
-    assert "Traceback" not in lab.compose("logs --no-color --tail 500")
+    assert "Traceback" not in lab.compose(f"logs --no-color --since {attacked_since}")

@@ -151,9 +151,12 @@ def temporary_file(spool: Path) -> Iterator[tuple[Path, BinaryIO]]:
 
 
 def sweep(spool: Path, older_than: float) -> None:
-    """Remove what dead processes left: unlocked, and last written before the time given (seconds since the epoch)."""
+    """Remove what dead processes left: unlocked, and last written before the time given (seconds since the epoch).
+
+    What cannot be opened is none of ours.
+    """
     for path in spool.iterdir():
-        with suppress(FileNotFoundError), path.open("rb") as file:
+        with suppress(OSError), path.open("rb") as file:
             if path.stat().st_mtime < older_than and _locked(file.fileno()):
                 path.unlink()
 
