@@ -48,7 +48,8 @@ CASES: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_bad_input(tmp_path: Path, name: str) -> None:
     playbook, variables, says = CASES[name]
-    here = {"ansible_connection": "local", "ansible_become": False}
+    here: dict[str, Any] = {"ansible_connection": "local", "ansible_become": False}
+    here["ansible_python_interpreter"] = "{{ ansible_playbook_python }}"
     inventory = tmp_path / "hosts.json"
     inventory.write_text(json.dumps({"all": {"children": {"pypi_servers": {"hosts": {"server": here}}}}}))
     command = ["ansible-playbook", "-i", str(inventory), "-e", json.dumps(variables), f"playbooks/{playbook}.yml"]
