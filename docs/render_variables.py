@@ -17,11 +17,11 @@ ROLES = (
     "docker_host",
     "pypi_users",
     "pypi_issuers",
-    "pypi_backup",
     "pypi_tls",
     "pypi_stack",
     "pypi_public",
     "pypi_verify",
+    "pypi_backup",
     "host_firewall",
     "pypi_client",
 )

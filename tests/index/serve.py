@@ -136,13 +136,13 @@ def serving(directory: Path, **environment: str) -> Iterator[Server]:
         server.kill()
 
 
-def certified(base: Path) -> ssl.SSLContext:
-    """TLS for localhost by a CA of our own, which is in ca.pem then."""
+def certified(base: Path, name: str = "localhost") -> ssl.SSLContext:
+    """TLS for that name by a CA of our own: ca.pem, certificate.pem and key.pem are there then."""
     new = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 2"
-    leaf = "-addext subjectAltName=DNS:localhost -addext basicConstraints=critical,CA:FALSE"
+    leaf = f"-addext subjectAltName=DNS:{name} -addext basicConstraints=critical,CA:FALSE"
     for command in (
         f"{new} -keyout ca-key.pem -out ca.pem -subj /CN=ca -addext keyUsage=critical,keyCertSign",
-        f"{new} -keyout key.pem -out certificate.pem -subj /CN=localhost -CA ca.pem -CAkey ca-key.pem {leaf}",
+        f"{new} -keyout key.pem -out certificate.pem -subj /CN={name} -CA ca.pem -CAkey ca-key.pem {leaf}",
     ):
         subprocess.run(command.split(), cwd=base, check=True, capture_output=True)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

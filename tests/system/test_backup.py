@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
 from hashlib import sha256
 from typing import Any
 
@@ -56,10 +55,9 @@ def restored(lab: Lab, options: str = "") -> str:
 
 
 @pytest.fixture(scope="module")
-def lost(lab: Lab, edge: Edge, packages: str, tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
-    """A backup while somebody publishes; then everything of the index is lost from the host. Yields what was there."""
-    yank = "exec -T pypiserver python3 -m static_index yank survivor 1.0 --reason broken"
-    lab.compose(yank)
+def lost(lab: Lab, edge: Edge, packages: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A backup while somebody publishes; then everything of the index is lost from the host. Returns what was there."""
+    lab.compose("exec -T pypiserver python3 -m static_index yank survivor 1.0 --reason broken")
     with traffic(edge, tmp_path_factory.mktemp("traffic")) as seen, Secrets.watched_processes(lab) as processes:
         acknowledged = set(seen.acknowledged)
         run = lab.site("-vvv", playbook="playbooks/backup.yml", **BACKUP)
@@ -74,7 +72,7 @@ def lost(lab: Lab, edge: Edge, packages: str, tmp_path_factory: pytest.TempPathF
     lab.server.check_output(
         f"docker volume rm pypi_packages && rm -r {lab.project} {lab.project}-backup {lab.project}-verify"
     )
-    yield before
+    return before
 
 
 def test_a_lost_host_is_back_by_one_command(lab: Lab, edge: Edge, packages: str, lost: str) -> None:

@@ -148,7 +148,7 @@ FULL = {
 
 @pytest.mark.reliability
 @pytest.mark.parametrize("what", FULL)
-def test_no_room(lab: Lab, edge: Edge, faulty: Faulty, what: str) -> None:
+def test_no_room(lab: Lab, faulty: Faulty, what: str) -> None:
     """Of bytes for packages, and of inodes for pages and records."""
     options, fill = FULL[what]
     packages = lab.server.check_output("docker volume inspect --format '{{.Mountpoint}}' pypi_packages")

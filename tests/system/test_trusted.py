@@ -6,7 +6,6 @@ The provider is a stand-in on the client: a GitLab and a GitHub Enterprise of on
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 import uuid
 from collections.abc import Generator
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from index.serve import certified
 from issuer import Key, of_github
 
 from .conftest import MakeWheel
@@ -51,15 +51,9 @@ class Provider:
     def __init__(self, lab: Lab, directory: Path) -> None:
         self.lab, self.directory = lab, directory
         self.ca = directory / "ca.pem"
-        new = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 2"
-        leaf = "-addext subjectAltName=DNS:client -addext basicConstraints=critical,CA:FALSE"
-        for command in (
-            f"{new} -keyout ca.key -out ca.pem -subj /CN=issuers -addext keyUsage=critical,keyCertSign",
-            f"{new} -keyout issuer.key -out issuer.pem -subj /CN=client -CA ca.pem -CAkey ca.key {leaf}",
-        ):
-            subprocess.run(command.split(), cwd=directory, check=True, capture_output=True)
+        certified(directory, "client")
         program = Path(__file__).with_name("https_files.py")
-        for path in (self.ca, directory / "issuer.pem", directory / "issuer.key", program):
+        for path in (self.ca, directory / "certificate.pem", directory / "key.pem", program):
             lab.bring(path)
         about = {"issuer": ISSUER, "jwks_uri": f"{ISSUER}/keys.json"}
         lab.root_of_client.check_output("mkdir -p /srv/issuer/.well-known")
@@ -74,7 +68,7 @@ class Provider:
         self.serve("keys.json", {"keys": [key.jwk for key in keys]})
 
     def start(self) -> None:
-        files = "/home/admin/issuer.pem /home/admin/issuer.key"
+        files = "/home/admin/certificate.pem /home/admin/key.pem"
         self.lab.root_of_client.check_output(
             f"systemd-run --collect --unit issuer python3 /home/admin/https_files.py /srv/issuer 8444 {files}"
         )

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-import threading
 from base64 import b64encode
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .lab import SURVIVOR, Edge, Lab, right, wait_until
+from .lab import Edge, Lab, wait_until
+from .traffic import Traffic, traffic
 
 pytestmark = pytest.mark.scenario("default")
 
@@ -54,42 +55,24 @@ def offered(lab: Lab, service: str, lines: str) -> Generator[str]:
         lab.server.check_output(f"docker tag kept {name} && docker push {name} && docker image rm kept")
 
 
-@contextmanager
-def reading(edge: Edge) -> Generator[Callable[[], tuple[int, list[str]]]]:
-    """A client that reads all the time. Yields what tells how often, and what went wrong."""
-    end, read, wrong = threading.Event(), [0], []
-
-    def go() -> None:
-        while not end.is_set():
-            try:
-                status = edge.request(f"/packages/{SURVIVOR}", right("alice")).status
-                wrong.extend([] if status == 200 else [str(status)])
-            except OSError as error:
-                wrong.append(str(error))
-            read[0] += 1
-            end.wait(0.02)
-
-    thread = threading.Thread(target=go)
-    thread.start()
-    try:
-        yield lambda: (read[0], wrong)
-    finally:
-        end.set()
-        thread.join()
-
-
 def upgrade(lab: Lab, *arguments: str, **variables: Any) -> tuple[int, str]:
     run = lab.site(*arguments, playbook="playbooks/upgrade.yml", **variables)
     return run.returncode, " ".join(run.stdout.split())
+
+
+def nobody_noticed(seen: Traffic) -> None:
+    """No read failed, and nothing that was acknowledged is lost."""
+    assert seen.reads.bad == [] and len(seen.reads.good) > 50
+    assert seen.acknowledged and seen.lost() == []
 
 
 def nothing_left(lab: Lab) -> bool:
     return "candidate" not in lab.server.check_output("docker ps --all && docker network ls")
 
 
-def test_a_newer_image_is_told_of_tried_and_switched_to(lab: Lab, edge: Edge) -> None:
+def test_a_newer_image_is_told_of_tried_and_switched_to(lab: Lab, edge: Edge, tmp_path: Path) -> None:
     before = identities(lab)
-    with offered(lab, "nginx", "LABEL generation=2") as name, reading(edge) as reads:
+    with offered(lab, "nginx", "LABEL generation=2") as name, traffic(edge, tmp_path) as seen:
         code, said = upgrade(lab, "--check")
         assert code == 0 and f"{name} is now sha256:" in said, said
         assert identities(lab) == before
@@ -100,8 +83,7 @@ def test_a_newer_image_is_told_of_tried_and_switched_to(lab: Lab, edge: Edge) ->
         assert after["pypiserver"][1] == before["pypiserver"][1]
         assert lab.containers()["nginx"]["Config"]["Labels"]["generation"] == "2"
         assert nothing_left(lab)
-        count, wrong = reads()
-    assert wrong == [] and count > 50
+    nobody_noticed(seen)
     code, said = upgrade(lab)  # and back to the one that the registry has again
     again = identities(lab)
     assert code == 0 and again["nginx"][1] == before["nginx"][1], said
@@ -117,28 +99,30 @@ def test_a_newer_image_is_told_of_tried_and_switched_to(lab: Lab, edge: Edge) ->
     ],
     ids=["does not start", "answers wrongly"],
 )
-def test_a_bad_image_is_never_switched_to(lab: Lab, edge: Edge, service: str, lines: str, says: str) -> None:
+def test_a_bad_image_is_never_switched_to(
+    lab: Lab, edge: Edge, tmp_path: Path, service: str, lines: str, says: str
+) -> None:
     before = identities(lab)
-    with offered(lab, service, lines) as name, reading(edge) as reads:
+    with offered(lab, service, lines) as name, traffic(edge, tmp_path) as seen:
         code, said = upgrade(lab)
         assert code != 0 and says in said and "Nothing was switched" in said, said
-        count, wrong = reads()
     assert identities(lab) == before
     assert lab.server.check_output(f"docker image inspect --format '{{{{.Id}}}}' {name}") == before[service][1]
     assert nothing_left(lab)
-    assert wrong == [] and count > 50
+    nobody_noticed(seen)
 
 
-def test_an_image_that_fails_after_the_switch_gives_way_to_the_exact_old_one(lab: Lab, edge: Edge) -> None:
+def test_an_image_that_fails_after_the_switch_gives_way_to_the_exact_old_one(
+    lab: Lab, edge: Edge, tmp_path: Path
+) -> None:
     before = {name: image for name, (_, image) in identities(lab).items()}
     try:
-        with offered(lab, "pypiserver", STARTS_ONCE), reading(edge) as reads:
+        with offered(lab, "pypiserver", STARTS_ONCE), traffic(edge, tmp_path) as seen:
             code, said = upgrade(lab, pypi_stack_start_timeout=40)
             assert code != 0 and "What ran before is back" in said, said
-            count, wrong = reads()
     finally:
         lab.server.check_output(f"rm -f {lab.project}/index/.tried")
     assert {name: image for name, (_, image) in identities(lab).items()} == before
     wait_until("every container is healthy", lab.healthy, 60)
-    assert wrong == [] and count > 50
+    nobody_noticed(seen)
     assert edge.takes_uploads()

@@ -31,17 +31,22 @@ class Stream:
 
 @dataclass
 class Traffic:
+    """What both clients saw so far."""
+
     edge: Edge
     reads: Stream = field(default_factory=Stream)
     uploads: Stream = field(default_factory=Stream)
     acknowledged: dict[str, str] = field(default_factory=dict)
     """SHA-256 of every file that the index said it has, by name."""
 
-    def both_work(self) -> bool:
-        """Whether a read and an upload have ended well since the last call."""
-        seen = len(self.reads.good), len(self.uploads.good)
-        before, self._seen = getattr(self, "_seen", (0, 0)), seen
-        return seen[0] > before[0] and seen[1] > before[1]
+    def wait_for_both(self, seconds: float) -> None:
+        """Until a read and an upload that began after this have ended well: of each two, for one may have been on its way."""
+        reads, uploads = len(self.reads.good) + 2, len(self.uploads.good) + 2
+        wait_until(
+            "reads and uploads work",
+            lambda: len(self.reads.good) >= reads and len(self.uploads.good) >= uploads,
+            seconds,
+        )
 
     def lost(self) -> list[str]:
         """The acknowledged files that are not on their page, or are other bytes."""
@@ -93,9 +98,9 @@ def traffic(edge: Edge, directory: Path) -> Generator[Traffic]:
     for thread in threads:
         thread.start()
     try:
-        wait_until("reads and uploads work", seen.both_work, 60)
+        seen.wait_for_both(60)
         yield seen
-        wait_until("reads and uploads work again", seen.both_work, 120)
+        seen.wait_for_both(120)
     finally:
         end.set()
         for thread in threads:

@@ -36,15 +36,14 @@ def config(tmp_path: Path) -> restic.Config:
         local="/srv/backup",
         packages="pypi_packages",
         packages_path=str(tmp_path / "packages"),
-        stack_directory="/opt/pypi",
         keep={"daily": 7},
         read_parts=30,
         state_directory=str(tmp_path),
     )
 
 
-def answers(monkeypatch: pytest.MonkeyPatch, files: dict[str, tuple[int, str]], snapshots: str = "") -> None:
-    """restic with one snapshot of these files: size and time."""
+def answers(monkeypatch: pytest.MonkeyPatch, files: dict[str, tuple[int, str]]) -> None:
+    """restic with one snapshot, ab…, of these files: size and time."""
     listed = [{"struct_type": "snapshot"}] + [
         {"type": "file", "path": f"{restic.PACKAGES}/{path}", "size": size, "mtime": mtime}
         for path, (size, mtime) in files.items()
@@ -52,7 +51,7 @@ def answers(monkeypatch: pytest.MonkeyPatch, files: dict[str, tuple[int, str]], 
 
     def run(_: restic.Config, *arguments: str, **__: Any) -> str:
         if arguments[0] == "snapshots":
-            return snapshots or json.dumps([{"id": "ab" * 32, "time": "2026-11-26T02:00:00.5Z"}])
+            return "null" if "other" in arguments else json.dumps([{"id": "ab" * 32, "time": "2026-11-26T02:00:00.5Z"}])
         return "\n".join(map(json.dumps, listed))
 
     monkeypatch.setattr(restore, "run", run)
@@ -76,10 +75,12 @@ def test_what_is_missing_and_what_differs(config: restic.Config, monkeypatch: py
         restore.plan(config, "latest", "c")
 
 
-def test_a_snapshot_that_there_is_not(config: restic.Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    answers(monkeypatch, {}, snapshots="null")
-    with pytest.raises(restic.Failure, match="there is no snapshot abc"):
-        restore.plan(config, "abc", "")
+def test_of_a_snapshot_that_there_is_not_the_others_are_named(
+    config: restic.Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers(monkeypatch, {})
+    with pytest.raises(restic.Failure, match="no snapshot other .*; it has: abababab of 2026-11-26T02:00:00"):
+        restore.plan(config, "other", "")
 
 
 def test_what_does_not_fit_is_not_begun(config: restic.Config) -> None:
@@ -101,6 +102,7 @@ def test_no_secret_is_an_argument(config: restic.Config) -> None:
             "Fatal: unable to open config file: stat /x/config: no such file\nIs there a repository at",
             "there is no repository",
         ),
+        ("Fatal: repository does not exist: unable to open config file", "there is no repository"),
         ("unable to create lock in backend: repository is already locked by PID 1", "somebody else works with"),
         ("Save: write: no space left on device", "the disk of the repository is full"),
         ("dial tcp: connection refused", "dial tcp: connection refused"),
@@ -108,7 +110,9 @@ def test_no_secret_is_an_argument(config: restic.Config) -> None:
     ],
 )
 def test_failures_in_words(said: str, means: str) -> None:
-    assert str(restic.failure(said)).startswith(means)
+    failure = restic.failure(said)
+    assert str(failure).startswith(means)
+    assert isinstance(failure, restic.NoRepository) is (means == "there is no repository")
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -139,9 +143,10 @@ def test_files_move_into_place_and_the_end_of_the_register_comes_last(
     monkeypatch.setattr(restore, "run", run)
     for name in ("link", "replace"):
         monkeypatch.setattr(os, name, noted(getattr(os, name)))
-    done = restore.restore(config, restore.Plan("ab", "", missing=wanted, different=["b-1.tar.gz"]), overwrite)
+    planned = restore.Plan("ab", "", missing=wanted, different=["b-1.tar.gz"])
+    came, kept = restore.restore(config, planned, overwrite)
     assert order[-1] == "~complete" and not (packages / restore.STAGE).exists()
     assert (packages / "~b-1.zip").read_bytes() == (packages / ".yanked/a.json").read_bytes() == b"restored"
     assert (packages / "a-1.tar.gz").read_bytes() == (b"restored" if overwrite else b"meanwhile")
-    assert done["kept"] == ([] if overwrite else ["b-1.tar.gz", "a-1.tar.gz"])
-    assert done["restored"] == (6 if overwrite else 4)
+    assert kept == ([] if overwrite else ["b-1.tar.gz", "a-1.tar.gz"])
+    assert came == (6 if overwrite else 4)

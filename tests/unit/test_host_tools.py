@@ -122,6 +122,18 @@ def test_bad_files_do_not_replace_good_ones(tmp_path: Path) -> None:
     assert not validated("good\n")["changed"]
 
 
+def test_a_file_elsewhere_is_judged_before_it_is_there(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "etc/unit.conf"
+    files = [{"name": str(elsewhere), "content": "bad\n", **ME}]
+    refused = run("host_files", path=str(tmp_path / "new"), **ME, files=files, validate=f"grep -q good %s{elsewhere}")
+    assert refused["failed"] and not elsewhere.exists()
+    files[0]["content"] = "good\n"
+    assert run("host_files", path=str(tmp_path / "new"), **ME, files=files, validate=f"grep -q good %s{elsewhere}")[
+        "changed"
+    ]
+    assert elsewhere.read_text() == "good\n"
+
+
 def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "new").write_text("")
     assert str(tmp_path / "new") in write(tmp_path / "new", a="1")["msg"]

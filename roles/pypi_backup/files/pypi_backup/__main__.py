@@ -7,12 +7,16 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from . import backup, restore
 from .restic import Config, Failure
+
+SHOWN = 100
+"""Paths that are named at most."""
 
 
 def main() -> int:
@@ -38,9 +42,8 @@ def _backup(config: Config) -> int:
     document: dict[str, Any] = {"ok": True, "time": _utc(began), "last_success": _utc(began)}
     try:
         document.update(backup.backup(config))
-        print(
-            f"snapshot {document['snapshot']}: {document['files']} files, {document['bytes']:,} bytes, {document['added']:,} of them new"
-        )
+        size = f"{document['bytes']:,} bytes, {document['added']:,} of them new"
+        print(f"snapshot {document['snapshot']}: {document['files']} files, {size}")
     except (Failure, OSError) as error:
         document.update(ok=False, last_success=before.get("last_success"), error=str(error))
         print(f"The backup failed: {error}", file=sys.stderr)
@@ -56,27 +59,31 @@ def _restore(config: Config, options: argparse.Namespace) -> int:
         planned = restore.plan(config, options.snapshot, options.project)
         print(f"The snapshot {planned.snapshot[:8]} of {planned.time}: {planned.same} files are here as they were.")
         if options.dry_run:
-            print(
-                f"{len(planned.missing)} are missing and would come back, {sum(planned.missing.values()):,} bytes.",
-                *planned.missing,
-                sep="\n  ",
-            )
-            done = {"kept": [] if options.overwrite else planned.different}
-            if options.overwrite and planned.different:
-                print(f"{len(planned.different)} differ and would be replaced.", *planned.different, sep="\n  ")
+            size = sum(planned.missing.values())
+            _tell(f"{len(planned.missing)} are missing and would come back, {size:,} bytes.", [*planned.missing])
+            replaced = planned.different if options.overwrite else []
+            kept = [] if options.overwrite else planned.different
         else:
-            done = restore.restore(config, planned, options.overwrite)
-            print(f"{done['restored']} came back.")
-        if done["kept"]:
-            print(
-                f"{len(done['kept'])} differ from the snapshot, and stay; -e restore_overwrite=true replaces them.",
-                *done["kept"],
-                sep="\n  ",
-            )
+            count, kept = restore.restore(config, planned, options.overwrite)
+            print(f"{count} came back.")
+            replaced = []
+        if replaced:
+            _tell(f"{len(replaced)} differ and would be replaced.", replaced)
+        if kept:
+            _tell(f"{len(kept)} differ from the snapshot, and stay; -e restore_overwrite=true replaces them.", kept)
     except (Failure, OSError) as error:
-        print(f"Nothing was overwritten: {error}", file=sys.stderr)
+        print(
+            f"The restore did not come to its end: {error}. Each file is as it was or as in the snapshot; mend that and run it again.",
+            file=sys.stderr,
+        )
         return 1
     return 0
+
+
+def _tell(what: str, paths: Sequence[str]) -> None:
+    """With names, as far as anybody reads them."""
+    more = [f"and {len(paths) - SHOWN} more"] if len(paths) > SHOWN else []
+    print(what, *paths[:SHOWN], *more, sep="\n  ")
 
 
 def _utc(seconds: float) -> str:

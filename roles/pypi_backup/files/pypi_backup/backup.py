@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from .restic import MINE, PACKAGES, Config, Failure, documents, run
+from .restic import MINE, PACKAGES, Config, Failure, NoRepository, documents, run
 
 EXCLUDED = (f"{PACKAGES}/.uploads", f"{PACKAGES}/.restore")
 """What is half received, or half restored."""
@@ -44,10 +44,8 @@ def _there(config: Config) -> None:
     repository = Path(config.directory, "secrets/repository").read_text()
     note = Path(config.state_directory, f"known-{sha256(repository.encode()).hexdigest()[:16]}")
     try:
-        run(config, "cat", "config")
-    except Failure as missing:
-        if not str(missing).startswith("there is no repository"):
-            raise
+        run(config, "cat", "config", "--no-lock")  # somebody's lock says nothing about that
+    except NoRepository:
         if note.exists():
             raise Failure(
                 f"the repository was there and is gone. Is its disk mounted? To begin another one: rm {note}"

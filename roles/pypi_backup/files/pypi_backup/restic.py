@@ -14,10 +14,11 @@ PACKAGES = "/data/packages"
 MINE = ("--host", "pypi", "--tag", "packages")
 """What our snapshots carry: a repository may hold those of others too."""
 
+MISSING = ("Is there a repository", "repository does not exist")
+"""What restic says where there is none, before 0.17 and since."""
 HINTS = {
     "wrong password": "pypi_backup_passphrase is not the one that this repository was made with",
-    "Is there a repository": "there is no repository",
-    "repository does not exist": "there is no repository",
+    **dict.fromkeys(MISSING, "there is no repository"),
     "already locked": "somebody else works with the repository: see `restic list locks`, and `restic unlock` if nobody does",
     "no space left": "the disk of the repository is full",
 }
@@ -26,6 +27,10 @@ HINTS = {
 
 class Failure(Exception):
     """What went wrong, for people."""
+
+
+class NoRepository(Failure):
+    """There is none."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +46,11 @@ class Config:
     """Name of a volume, or a directory."""
     packages_path: str
     """The directory in both cases."""
-    stack_directory: str
     keep: dict[str, int]
     read_parts: int
     """One of so many parts of the repository is read back after each backup."""
     state_directory: str
+    """Where it is noted how the last backup went, and which repositories are known."""
 
     @classmethod
     def read(cls, path: Path) -> Config:
@@ -72,7 +77,8 @@ def failure(said: str) -> Failure:
     lines = [line for line in said.splitlines() if line.strip()]
     hint = next((hint for sign, hint in HINTS.items() if sign in said), "")
     last = " ".join(lines[-3:]) or "restic said nothing"
-    return Failure(f"{hint} ({last})" if hint else last)
+    kind = NoRepository if any(sign in said for sign in MISSING) else Failure
+    return kind(f"{hint} ({last})" if hint else last)
 
 
 def run(config: Config, *arguments: str, write: bool = False) -> str:

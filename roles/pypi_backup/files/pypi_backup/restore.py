@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from .restic import MINE, PACKAGES, Config, Failure, documents, run
 
@@ -51,7 +50,7 @@ def plan(config: Config, snapshot: str, project: str) -> Plan:
         run(config, "snapshots", "--json", *MINE, *([] if snapshot == "latest" else [snapshot])) or "null"
     )
     if not made:
-        raise Failure(f"there is no snapshot {snapshot} of the packages in this repository")
+        raise Failure(f"there is no snapshot {snapshot} of the packages in this repository; it has: {_known(config)}")
     chosen = max(made, key=lambda each: str(each["time"]))
     planned = Plan(chosen["id"], chosen["time"][:19])
     wanted = re.sub(r"[-_.]+", "-", project).lower()
@@ -74,6 +73,13 @@ def plan(config: Config, snapshot: str, project: str) -> Plan:
     return planned
 
 
+def _known(config: Config) -> str:
+    """The snapshots that there are, the youngest first."""
+    made = json.loads(run(config, "snapshots", "--json", *MINE) or "null") or []
+    young = sorted(made, key=lambda each: str(each["time"]), reverse=True)
+    return ", ".join(f"{each['id'][:8]} of {each['time'][:19]}" for each in young) or "none"
+
+
 def _files(config: Config, snapshot: str) -> Iterator[tuple[str, int, float]]:
     for node in documents(run(config, "ls", "--json", snapshot)):
         path = str(node.get("path", ""))
@@ -87,25 +93,24 @@ def _seconds(text: str) -> float:
     return datetime.fromisoformat(whole + zone.replace("Z", "+00:00")).timestamp() + float(fraction or 0)
 
 
-def restore(config: Config, planned: Plan, overwrite: bool) -> dict[str, Any]:
-    """Does it. Returns restored, kept (paths) and same. Raises Failure, with everything that was there still there."""
+def restore(config: Config, planned: Plan, overwrite: bool) -> tuple[int, list[str]]:
+    """Does it. Returns how many files came back, and which stay as they are. Raises Failure or OSError; whatever becomes of it, each
+    file is as it was or as in the snapshot."""
     wanted = {**planned.missing, **(dict.fromkeys(planned.different, 0) if overwrite else {})}
+    kept = [] if overwrite else list(planned.different)
     packages = Path(config.packages_path)
     stage = packages / STAGE
-    if wanted:
-        free = shutil.disk_usage(packages).free
-        if sum(wanted.values()) > free:
-            raise Failure(
-                f"{sum(wanted.values()):,} bytes are missing, and {free:,} are free on the disk of {packages}"
-            )
-        shutil.rmtree(stage, ignore_errors=True)
-        names = (
-            [part for path in wanted for part in ("--include", f"{PACKAGES}/{_literal(path)}")]
-            if len(wanted) <= FEW
-            else []
+    shutil.rmtree(stage, ignore_errors=True)  # of a run that was killed
+    if not wanted:
+        return 0, kept
+    free = shutil.disk_usage(packages).free
+    if sum(wanted.values()) > free:
+        raise Failure(
+            f"{sum(wanted.values()):,} bytes are missing, and {free:,} are free on the disk of {packages}: make room"
         )
-        run(config, "restore", planned.snapshot, "--target", f"{PACKAGES}/{STAGE}", *names, write=True)
-    kept = [] if overwrite else list(planned.different)
+    few = wanted if len(wanted) <= FEW else {}
+    names = [part for path in few for part in ("--include", f"{PACKAGES}/{_literal(path)}")]
+    run(config, "restore", planned.snapshot, "--target", f"{PACKAGES}/{STAGE}", *names, write=True)
     for path in sorted(wanted, key=lambda each: (each == LAST, each)):
         staged, place = stage / PACKAGES.lstrip("/") / path, packages / path
         if not place.parent.exists():
@@ -122,11 +127,7 @@ def restore(config: Config, planned: Plan, overwrite: bool) -> dict[str, Any]:
             kept.append(path)  # uploaded meanwhile
     os.sync()
     shutil.rmtree(stage, ignore_errors=True)
-    return {
-        "restored": len(wanted) - (0 if overwrite else len(kept) - len(planned.different)),
-        "kept": kept,
-        "same": planned.same,
-    }
+    return len(wanted) - len(set(kept) & set(wanted)), kept
 
 
 def _literal(path: str) -> str:

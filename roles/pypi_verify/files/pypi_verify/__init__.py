@@ -5,6 +5,7 @@ Runs as root on the host's own Python, from 3.9 on.
     findings     what is wrong, and who is asked
     system       disks, permissions, clock
     certificate  what clients are shown
+    backups      how the last one went
     issuers      the keys that pipelines' identity tokens are verified by
     containers   what runs, of which image; and the index, which the container of pypiserver reads
 """
