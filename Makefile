@@ -56,7 +56,7 @@ molecule: .venv/complete  ## the roles on real hosts; SCENARIOS=default for one 
 bench: .venv/complete  ## how fast it is, beside other ways of having an index: docs/benchmarks.md, an hour
 	PYTHONPATH=tests python -m bench
 
-reliability: .venv/complete  ## what faults cost users, and backups: docs/reliability.md
+reliability: .venv/complete  ## what faults cost users, and backups: docs/reliability.md, a quarter of an hour
 	@RELIABILITY_REPORT=$(CURDIR)/docs/reliability.md PYTEST_ADDOPTS="-k 'test_backup or test_faults'" molecule test --scenario-name default
 
 docs: .venv/complete  ## the README's tables, from the roles' argument specs

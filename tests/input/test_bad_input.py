@@ -203,9 +203,14 @@ CASES = {
         ("pypi_verify_free_percent is 100. Give a number from 0 to 99", "pypi_verify_status_file is"),
     ),
     "no backup to come back from": Case(
-        {"pypi_backup_repository": "backup", "pypi_backup_passphrase": "short", "pypi_backup_keep": {"daily": 0}},
+        {
+            "pypi_backup_repository": "sftp:me@host:/backup",
+            "pypi_backup_passphrase": "short",
+            "pypi_backup_keep": {"daily": 0},
+        },
         (
-            "pypi_backup_repository is no repository of restic's",
+            "pypi_backup_repository is no repository that this role can use",
+            "sftp: has no way to get its key here",
             "pypi_backup_passphrase has 5 characters. Give at least 12",
             "pypi_backup_keep keeps nothing",
         ),
