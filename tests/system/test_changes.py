@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from .lab import Edge, Lab, recap, right, wait_until
+from .traffic import traffic
 
 DAEMON = "/etc/docker/daemon.json"
 
@@ -137,3 +138,29 @@ def test_an_image_that_became_another_under_its_name_is_refused(lab: Lab, edge: 
     finally:
         lab.server.check_output(f"docker tag kept {nginx} && docker image rm kept")
     assert f"pypi_stack_nginx_image is {nginx}, but that name stands for another image" in said, said
+
+
+@pytest.mark.scenario("default")
+def test_a_reload_that_nginx_refuses_ends_with_another_nginx(lab: Lab, edge: Edge, tmp_path: Path) -> None:
+    """`nginx -t` does not compare a shared zone's key with the one in use; a new version of ours may have another."""
+
+    def reload() -> str:
+        return str(lab.server.check_output(f"sh {lab.project}/reload 2>&1"))
+
+    def nginx() -> str:
+        return str(lab.containers()["nginx"]["Id"])
+
+    file, first = f"{lab.project}/nginx/nginx.conf", nginx()
+    assert reload() == "" and nginx() == first
+    lab.server.check_output(
+        f"cp --preserve {file} {file}.kept && sed -i 's/network zone=uploads_by/binary_remote_addr zone=uploads_by/' {file}"
+    )
+    try:
+        with traffic(edge, tmp_path) as seen:
+            said = reload()
+        assert "is replaced" in said and '"uploads_by" uses the "$binary_remote_addr" key while' in said, said
+        assert nginx() != first
+        assert not seen.reads.bad
+    finally:
+        lab.server.check_output(f"mv {file}.kept {file} && sh {lab.project}/reload")
+    wait_until("every container is healthy", lab.healthy, 60)
