@@ -94,6 +94,7 @@ class Post:
 def post(lab: Lab, make: MakeWheel) -> Iterator[Post]:
     """It has ports 8081 and 80, and three packages that twine has uploaded."""
     stack = Post(lab)
+    lab.client.check_output("python3 -m venv --clear ~/moved")
     for path, content in {"docker-compose.yml": COMPOSE, "nginx.conf": NGINX, "auth/.htpasswd": htpasswd()}.items():
         stack.write(path, content)
     try:
@@ -108,8 +109,8 @@ def post(lab: Lab, make: MakeWheel) -> Iterator[Post]:
 
 
 def installs(lab: Lab, name: str, version: str) -> None:
-    command = "pip download --no-input --no-cache-dir --disable-pip-version-check --no-deps --dest /tmp/moved"
-    lab.client.check_output(f"~/tests/bin/{command} {name}=={version}")
+    options = "--no-input --no-cache-dir --disable-pip-version-check --no-deps --force-reinstall"
+    lab.client.check_output(f"~/moved/bin/pip install {options} {name}=={version}")
 
 
 def test_a_pypiserver_comes_in_over_the_network_and_all_goes_out(
