@@ -85,6 +85,16 @@ class Post:
         where = f"/var/lib/docker/volumes/{PROJECT}_packages/_data"
         return str(self._lab.server.check_output(f"cd {where} && stat -c '%n %y %U' * && sha256sum *"))
 
+    def page(self, project: str) -> str:
+        """A project's, through its nginx; pypiserver itself has to answer as well."""
+        pages = [
+            self._lab.server.check_output(
+                f"curl -fsS --user bob:{SECRET} http://{self.address}:{port}/simple/{project}/"
+            )
+            for port in (8081, 80)
+        ]
+        return str(pages[-1])
+
     def containers(self) -> list[str]:
         listed = f"docker ps --all --filter label=com.docker.compose.project={PROJECT} --format '{{{{.Names}}}} {{{{.State}}}}'"
         return sorted(self._lab.server.check_output(listed).splitlines())
@@ -140,6 +150,25 @@ def test_a_pypiserver_comes_in_over_the_network_and_all_goes_out(
     lab.server.check_output("rm -r /srv/moved-out")
 
 
+def test_the_posts_stack_runs_on_where_the_new_one_does_not_serve(lab: Lab, post: Post, version: str) -> None:
+    lab.compose("stop")  # as on the day before there was anything of ours
+    post.compose("up --detach --wait")
+    before, theirs = post.volume(), post.containers()
+    # From the old one's end on, pypiserver is ended again and again.
+    stopped = f"docker ps --quiet --filter label=com.docker.compose.project={PROJECT} | grep -q ."
+    ending = "while test -e /run/ends; do docker kill pypi-pypiserver-1; sleep 0.5; done"
+    lab.server.check_output(
+        f"touch /run/ends && systemd-run --unit=ends sh -c 'while {stopped}; do sleep 0.2; done; {ending}'"
+    )
+    try:
+        run = lab.site(playbook="playbooks/adopt.yml", pypi_adopt_users_file="/dev/null")
+    finally:
+        lab.server.check_output("rm -f /run/ends")
+    assert run.returncode != 0 and "The old stack runs as before" in " ".join(run.stdout.split()), run.stdout
+    assert post.containers() == theirs and post.volume() == before
+    assert f"acme_two-{version}" in post.page("acme-two")
+
+
 def test_the_posts_stack_gives_way_and_comes_back(
     lab: Lab, post: Post, edge: Edge, version: str, tmp_path: Path
 ) -> None:
@@ -163,6 +192,4 @@ def test_the_posts_stack_gives_way_and_comes_back(
     back = lab.site(playbook="playbooks/adopt_back.yml")
     assert back.returncode == 0, back.stdout
     assert post.containers() == theirs and post.volume() == before
-    asked = f"curl -fsS --user bob:{SECRET} http://{post.address}"
-    for port in (80, 8081):
-        assert f"acme_two-{version}" in lab.server.check_output(f"{asked}:{port}/simple/acme-two/")
+    assert f"acme_two-{version}" in post.page("acme-two")
