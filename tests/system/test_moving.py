@@ -154,6 +154,9 @@ def test_the_posts_stack_runs_on_where_the_new_one_does_not_serve(lab: Lab, post
     lab.compose("stop")  # as on the day before there was anything of ours
     post.compose("up --detach --wait")
     before, theirs = post.volume(), post.containers()
+    acme = {"pypi_tls_mode": "acme", "pypi_tls_acme_agree_terms": True, "pypi_tls_acme_email": "a@example.com"}
+    refused = lab.site("--check", playbook="playbooks/adopt.yml", pypi_adopt_users_file="/dev/null", **acme)
+    assert f"asks on port 80, which {PROJECT} has" in " ".join(refused.stdout.split()), refused.stdout
     # From the old one's end on, pypiserver is ended again and again.
     stopped = f"docker ps --quiet --filter label=com.docker.compose.project={PROJECT} | grep -q ."
     ending = "while test -e /run/ends; do docker kill pypi-pypiserver-1; sleep 0.5; done"

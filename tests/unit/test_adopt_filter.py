@@ -66,6 +66,12 @@ def test_the_posts_stack_is_found_with_all_that_is_of_it() -> None:
     assert found["files"] == ["/home/ec2-user/my-pypi/docker-compose.yml"]
 
 
+def test_files_that_compose_v1_was_given_are_of_its_directory() -> None:
+    server = post()
+    server["Config"]["Labels"]["com.docker.compose.project.config_files"] = "docker-compose.yml,/srv/more.yml"
+    assert old(server)["files"] == ["/home/ec2-user/my-pypi/docker-compose.yml", "/srv/more.yml"]
+
+
 def test_ports_of_what_was_stopped_are_free() -> None:
     assert old(post(running=False))["ports"] == []
 

@@ -81,13 +81,17 @@ def old(inspected: str, project: str, own: Sequence[str]) -> dict[str, Any]:
     server, name = servers[0], projects[0]
     # The server first: an nginx in front asks for its address when it starts.
     members = [server, *(c for c in theirs if name and c is not server and _label(c, "project") == name)]
+    directory = _label(server, "project.working_dir")
     published = [port for c in members if c["State"]["Running"] for port in _ports(c)]
     found |= {
         "project": name,
         "containers": [{"id": c["Id"], "name": c["Name"].lstrip("/"), "restart": _restart(c)} for c in members],
         "ports": sorted(set(published)),
-        "directory": _label(server, "project.working_dir"),
-        "files": [each for each in _label(server, "project.config_files").split(",") if each],
+        "directory": directory,
+        # Compose v1 has them as they were typed.
+        "files": [
+            str(PurePosixPath(directory, each)) for each in _label(server, "project.config_files").split(",") if each
+        ],
     }
     passwords, roots = _arguments(server)
     found["packages"] = [place for root in roots if (place := _on_host(server, root))]
