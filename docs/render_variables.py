@@ -22,6 +22,7 @@ ROLES = (
     "pypi_public",
     "pypi_verify",
     "pypi_backup",
+    "pypi_adopt",
     "host_firewall",
     "pypi_client",
 )

@@ -52,6 +52,17 @@ class Claims:
     digests: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Past:
+    """What a file brings along that was released elsewhere: its upload (nanoseconds since the epoch), and why its version is yanked.
+
+    None is what nobody knows, or no yank.
+    """
+
+    uploaded_ns: int | None = None
+    yanked: str | None = None
+
+
 class Incoming:
     """A file that is being received, beside the packages: what is written here is linked to its place and never copied."""
 
@@ -95,10 +106,12 @@ class Store:
         with files.temporary_file(self.spool) as (path, file):
             yield Incoming(path, file)
 
-    def add(self, filename: str, incoming: Incoming, claims: Claims) -> tuple[File, bool]:
+    def add(self, filename: str, incoming: Incoming, claims: Claims, past: Past | None = None) -> tuple[File, bool]:
         """Take an upload, and whether it is new. It is durable and on its project's pages when this returns.
 
-        The same bytes again are no error: a client that lost the answer asks once more. A Refusal leaves no trace.
+        The same bytes again are no error: a client that lost the answer asks once more. A Refusal leaves no trace. With a `past` the
+        name may be spelled as tools once did, for what is released is called so in lock files; a version that has files here keeps
+        its own yank, or none.
         """
         release = names.parse(filename)
         release.check(claims.name, claims.version, "the form")
@@ -108,14 +121,20 @@ class Store:
         sha256 = incoming.digest("sha256")
         if twin := _twin(self.index.records.load(release.project), release, sha256):  # spares us reading the archive
             return twin, False
-        release.refuse_odd_spelling()
+        if past is None:
+            release.refuse_odd_spelling()
         metadata = self.inspector.read(incoming.file, filename, strict=True)
+        if past and past.uploaded_ns is not None:
+            os.utime(incoming.file.fileno(), ns=(past.uploaded_ns, past.uploaded_ns))
         os.fsync(incoming.file.fileno())
         with self.index.lock(release.project):
             record = self._settled(release.project)
             if twin := _twin(record, release, sha256):
                 return twin, False
-            _make_younger(incoming.file, record)
+            if past is None or past.uploaded_ns is None:
+                _make_younger(incoming.file, record)
+            if past and past.yanked is not None:
+                self._yank_first(release, record, past.yanked)
             status, yanked = os.fstat(incoming.file.fileno()), self.yanked(release.project)
             added = _describe(release, status, sha256, metadata, yanked)
             core = self._core_metadata(filename, metadata)
@@ -196,6 +215,12 @@ class Store:
             self.index.publish(project, record, {**record.files, **changed})
             self.index.write_legacy(project)
         return affected
+
+    def _yank_first(self, release: names.Release, record: Record, reason: str) -> None:
+        """Before the first file of a version is there: nobody may choose it meanwhile."""
+        key = names.release_key(str(release.version))
+        if not record.of_release(key):
+            self._write_yanks(release.project, {key: reason, **self.yanked(release.project)})
 
     # Files that came or went by other hands
 
