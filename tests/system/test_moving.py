@@ -150,12 +150,16 @@ def test_a_pypiserver_comes_in_over_the_network_and_all_goes_out(
     lab.server.check_output("rm -r /srv/moved-out")
 
 
-def test_the_posts_stack_runs_on_where_the_new_one_does_not_serve(lab: Lab, post: Post, version: str) -> None:
+def test_the_posts_stack_runs_on_where_the_new_one_does_not_serve(
+    lab: Lab, post: Post, version: str, tmp_path: Path
+) -> None:
     lab.compose("stop")  # as on the day before there was anything of ours
     post.compose("up --detach --wait")
     before, theirs = post.volume(), post.containers()
     acme = {"pypi_tls_mode": "acme", "pypi_tls_acme_agree_terms": True, "pypi_tls_acme_email": "a@example.com"}
-    refused = lab.site("--check", playbook="playbooks/adopt.yml", pypi_adopt_users_file="/dev/null", **acme)
+    refused = lab.site(
+        "--check", playbook="playbooks/adopt.yml", pypi_adopt_users_file=str(tmp_path / "users.yml"), **acme
+    )
     assert f"asks on port 80, which {PROJECT} has" in " ".join(refused.stdout.split()), refused.stdout
     # From the old one's end on, pypiserver is ended again and again.
     stopped = f"docker ps --quiet --filter label=com.docker.compose.project={PROJECT} | grep -q ."
@@ -164,7 +168,7 @@ def test_the_posts_stack_runs_on_where_the_new_one_does_not_serve(lab: Lab, post
         f"touch /run/ends && systemd-run --unit=ends sh -c 'while {stopped}; do sleep 0.2; done; {ending}'"
     )
     try:
-        run = lab.site(playbook="playbooks/adopt.yml", pypi_adopt_users_file="/dev/null")
+        run = lab.site(playbook="playbooks/adopt.yml", pypi_adopt_users_file=str(tmp_path / "users.yml"))
     finally:
         lab.server.check_output("rm -f /run/ends")
     assert run.returncode != 0 and "The old stack runs as before" in " ".join(run.stdout.split()), run.stdout
