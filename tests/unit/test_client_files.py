@@ -24,7 +24,8 @@ UID, GID = os.getuid(), os.getgid()
 FOREIGN = {
     "etc/pip.conf": "# policy\n[global]\nindex-url = https://their.example/\ntimeout = 42\n",
     "etc/uv/uv.toml": "offline = false\n",
-    "home/ci/.netrc": "machine other.example login someone password else\n",
+    "home/ci/.netrc": "machine other.example login someone password else\nmachine old.example login mine password own\n",
+    "home/dev/.netrc": "machine new.example login mine password own",
     "home/ci/.pypirc": "[distutils]\nindex-servers = other\n\n[other]\nrepository = https://other.example/\n",
     "home/ci/.config/hatch/config.toml": '[publish.index]\nrepo = "main"\n',
     "home/dev/.config/pdm/config.toml": "[pypi]\nurl = 'https://their.example/'",
@@ -162,6 +163,21 @@ def test_a_run_that_breaks_off_anywhere_is_made_up_for(tmp_path: Path, change: d
             assert broken.meaning() == expected.meaning()
         if done < steps:
             break
+
+
+def test_a_first_run_that_breaks_off_anywhere_costs_nobody_a_login(tmp_path: Path) -> None:
+    never, done = Host(tmp_path / "never"), Host(tmp_path / "done")
+    done.run()
+    for steps in range(len(done.plan(remove=True)["writes"]) + 1):
+        for name, again in (("taken out", False), ("made up for", True)):
+            broken = Host(tmp_path / f"{name} {steps}")
+            broken.run(steps)
+            if again:
+                broken.run(users=[user("ci", password="n3w"), user("dev")])
+                broken.run()
+                assert broken.meaning() == done.meaning()
+            broken.run(remove=True)
+            assert broken.tree() == never.tree()
 
 
 def test_other_variables_take_out_what_is_there(tmp_path: Path) -> None:
