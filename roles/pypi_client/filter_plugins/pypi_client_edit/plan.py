@@ -149,6 +149,7 @@ def pypi_client_plan(
     at: Mapping[str, str],
 ) -> dict[str, list[Any]]:
     """`writes`: what differs, as pypi_client_files takes it. `others`: the pip.conf files that name further indexes.
+    `replaced`: the indexes of earlier runs that this one takes out.
 
     `seen` is what that module has read. The record, which is kept `at` a place, says before the first write what may be
     where, and after the last what is.
@@ -190,7 +191,8 @@ def pypi_client_plan(
         | ({"former": True} if place in former else {})
         for place, target in sorted(wanted.items())
     ]
-    return {"writes": _recorded(writes, records, files, want, at), "others": others}
+    replaced = [] if want["remove"] else sorted({record["index_url"] for record in records} - {want["index_url"]})
+    return {"writes": _recorded(writes, records, files, want, at), "others": others, "replaced": replaced}
 
 
 def _further_indexes(text: str, path: str, index_url: str) -> list[str]:
