@@ -10,7 +10,7 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PYTHONDONTWRITEBYTECODE := 1 # roles copy their Python files to servers: nothing compiled beside them
 PYTHON ?= python3
 
-.PHONY: help demo demo-down test lint unit input index public images molecule bench reliability lock docs
+.PHONY: help demo demo-down test lint unit input index public builds images molecule bench reliability lock docs
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -21,7 +21,7 @@ demo-down: .venv/complete  ## removes what `make demo` made
 	@tests/demo/demo-down
 
 test: .venv/complete  ## everything that proves it; takes its time
-	@$(MAKE) --jobs 2 --output-sync=line images lint unit input index public
+	@$(MAKE) --jobs 2 --output-sync=line images lint unit input index public builds
 	@$(MAKE) molecule
 
 lint: .venv/complete  ## style of the YAML, the roles and the Python; seconds
@@ -44,6 +44,9 @@ index: .venv/complete  ## the static index behind a real gunicorn, killed and fi
 
 public: .venv/complete  ## public packages, from PyPI and from an upstream that misbehaves
 	pytest --numprocesses 2 tests/public
+
+builds: images  ## image builds as docs/image-builds.md has them, taken apart in search of the password
+	pytest tests/builds
 
 images: .venv/complete  ## an engine and the images of the lab's hosts
 	tests/lab/images

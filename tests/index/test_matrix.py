@@ -152,6 +152,14 @@ class Index:
         return Outcome({path.name.removesuffix(".dist-info") for path in found}, asked, done.stdout + done.stderr)
 
 
+FOREIGN_LOGINS = """machine other.example login b password c 
+
+machine localhost
+  login old password old
+machine third.example login b password c
+"""  # a comment behind a blank and a blank line is what Python's netrc stumbles over
+
+
 def configuration(url: str, uv: Sequence[str]) -> dict[str, str]:
     """What the role writes."""
     want = {"index_url": url, "upload_url": url, "repository": "private", "cert": BUNDLE, "keep_public": False}
@@ -164,7 +172,7 @@ def configuration(url: str, uv: Sequence[str]) -> dict[str, str]:
     return {
         ".config/pip/pip.conf": ini.pip_conf("", "", want),
         ".config/uv/uv.toml": uv_settings.uv_toml("", "", want),
-        ".netrc": netrc.netrc("", "", want, {"username": "alice", "password": "s3cr3t!"}),
+        ".netrc": netrc.netrc(FOREIGN_LOGINS, "", want, {"username": "alice", "password": "s3cr3t!"}),
         ".profile": shell.profile(want),
     }
 

@@ -130,6 +130,7 @@ def test_another_address_leaves_nothing_of_the_old_one(lab: Lab) -> None:
     try:
         run = lab.site(playbook="playbooks/clients.yml", **other)
         assert run.returncode == 0, run.stdout[-5000:]
+        assert f"this host was set up for {lab.url}/simple/" in " ".join(run.stdout.split())
         after = lab.client.check_output(look)
         assert "moved.example.com" in after and lab.hostname not in after
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from .conftest import MakeWheel
-from .lab import PASSWORDS, SURVIVOR, TOKENS, Answer, Edge, Lab, basic, bearer, right, wait_until
+from .lab import PASSWORDS, SURVIVOR, TOKENS, Answer, Edge, Lab, basic, bearer, recap, right, wait_until
 
 READERS = ["erin/laptop", "erin/release", "robot/nightly"]
 EXPIRED = "The token erin/old has expired: its last day was 2020-01-31 (UTC)."
@@ -157,9 +158,19 @@ def test_the_logs_name_it_and_never_have_it(lab: Lab, edge: Edge) -> None:
         )
 
     wait_until("the access log names account and token", read, 5)
+    lines = [line.split() for line in lab.compose("logs --no-color --no-log-prefix nginx").splitlines()]
+    last = {line[2]: line[3].strip("[]") for line in lines if len(line) > 3}
+    listed = lab.site(playbook="playbooks/tokens.yml").stdout
+    assert re.search(rf"last_use: '?{re.escape(last['erin/laptop'])}'?\n +scope: read\n +token: erin/laptop", listed), (
+        listed
+    )
+    assert re.search(
+        r"last_use: not since .*\n +scope: read\n +token: erin/old\n +until: 2020-01-31, which is over", listed
+    )
+    assert recap(listed)[lab.server_name]["changed"] == 0
     said = lab.compose("logs --no-color nginx login pypiserver")
     assert "login of erin/old failed" in said
-    assert not [token for token in TOKENS.values() if token[4:20] in said]
+    assert not [token for token in TOKENS.values() if token[4:20] in said + listed]
 
 
 # As users have it: the token in the place of a password, in files that these tools read.

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import configparser
 import json
+import netrc
 import os
 import pwd
+import re
 import subprocess
 import sys
+import tomllib
 from base64 import b64encode
 from collections.abc import Callable, Iterable
 from itertools import count
@@ -20,11 +23,13 @@ import yaml
 from pypi_client_edit import plan
 
 ROLE = Path(__file__).parents[2] / "roles/pypi_client"
+README = Path(__file__).parents[2] / "README.md"
 UID, GID = os.getuid(), os.getgid()
 FOREIGN = {
     "etc/pip.conf": "# policy\n[global]\nindex-url = https://their.example/\ntimeout = 42\n",
     "etc/uv/uv.toml": "offline = false\n",
-    "home/ci/.netrc": "machine other.example login someone password else\n",
+    "home/ci/.netrc": "machine other.example login someone password else\nmachine old.example login mine password own\n",
+    "home/dev/.netrc": "machine new.example login mine password own",
     "home/ci/.pypirc": "[distutils]\nindex-servers = other\n\n[other]\nrepository = https://other.example/\n",
     "home/ci/.config/hatch/config.toml": '[publish.index]\nrepo = "main"\n',
     "home/dev/.config/pdm/config.toml": "[pypi]\nurl = 'https://their.example/'",
@@ -164,6 +169,21 @@ def test_a_run_that_breaks_off_anywhere_is_made_up_for(tmp_path: Path, change: d
             break
 
 
+def test_a_first_run_that_breaks_off_anywhere_costs_nobody_a_login(tmp_path: Path) -> None:
+    never, done = Host(tmp_path / "never"), Host(tmp_path / "done")
+    done.run()
+    for steps in range(len(done.plan(remove=True)["writes"]) + 1):
+        for name, again in (("taken out", False), ("made up for", True)):
+            broken = Host(tmp_path / f"{name} {steps}")
+            broken.run(steps)
+            if again:
+                broken.run(users=[user("ci", password="n3w"), user("dev")])
+                broken.run()
+                assert broken.meaning() == done.meaning()
+            broken.run(remove=True)
+            assert broken.tree() == never.tree()
+
+
 def test_other_variables_take_out_what_is_there(tmp_path: Path) -> None:
     host, never = Host(tmp_path / "host"), Host(tmp_path / "never")
     host.run()
@@ -254,6 +274,41 @@ def test_other_indexes_are_told(tmp_path: Path) -> None:
     assert host.plan()["others"] == []
     (host.base / "etc/pip.conf").write_text("[global]\nextra-index-url = https://other.example/simple/\n")
     assert host.plan()["others"] == [f"{host.base}/etc/pip.conf"]
+
+
+def test_an_index_that_another_takes_the_place_of_is_told(tmp_path: Path) -> None:
+    host = Host(tmp_path / "host")
+    assert host.plan()["replaced"] == []
+    host.run()
+    assert host.plan(upload_url="https://up.example/")["replaced"] == []
+    new: dict[str, Any] = {"index_url": "https://new.example/simple/"}
+    assert host.plan(**new)["replaced"] == ["https://old.example/simple/"]
+    assert host.plan(**new, remove=True)["replaced"] == []
+    host.run(**new)
+    assert host.plan(**new)["replaced"] == []
+
+
+def test_a_second_index_set_up_by_hand_as_the_readme_has_it_stays(tmp_path: Path) -> None:
+    """Before the role came and after it has gone; meanwhile uv and twine know both."""
+    told = re.findall(r"^```\w+\n# in ~/(\S+), .*\n((?:.*\n)*?)```$", README.read_text(), re.MULTILINE)
+    assert [path for path, _ in told] == [".config/uv/uv.toml", ".netrc", ".pypirc"]
+    for scope, own in (("system", False), ("user", True)):
+        host = Host(tmp_path / scope, ())
+        for path, text in told:
+            file = host.base / "home/ci" / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+            file.chmod(0o600)
+        before = host.tree()
+        host.run(scope=scope)
+        now = host.tree()
+        uv = tomllib.loads(now["home/ci/.config/uv/uv.toml"])["index"]
+        assert [index["name"] for index in uv] == (["staging", "private"] if own else ["staging"])
+        assert {"staging", "private"} <= set(ini(now["home/ci/.pypirc"]))
+        logins = netrc.netrc(str(host.base / "home/ci/.netrc"))
+        assert set(logins.hosts) == {"staging.example.com", "old.example"}
+        host.run(scope=scope, remove=True)
+        assert host.tree() == before
 
 
 def test_a_login_shell_keeps_what_its_user_has_set(tmp_path: Path) -> None:

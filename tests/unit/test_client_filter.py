@@ -256,6 +256,7 @@ def logins(tmp_path: Path, text: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 STANZA = f"machine {HOST} login alice password s3cr3t!"
+FORMER = f"#former:{HOST}:machine%20{HOST}"
 
 
 @pytest.mark.parametrize(
@@ -266,19 +267,26 @@ STANZA = f"machine {HOST} login alice password s3cr3t!"
         ("machine a login b password c\n", f"machine a login b password c\n{STANZA}\n"),
         (f"{STANZA}\n", f"{STANZA}\n"),
         (f"machine {HOST}\n\tlogin alice\n\tpassword s3cr3t!\n", f"machine {HOST}\n\tlogin alice\n\tpassword s3cr3t!\n"),
-        (f"machine {HOST} login old password old\n", f"{STANZA}\n"),
-        (f"machine {HOST}\n  login old\n  password old\n\nmachine z login a password b\n", f"{STANZA}\n\nmachine z login a password b\n"),
-        (f'machine "{HOST}" login "o l d" password "a \\"b"\nmachine z login a password b\n', f"{STANZA}\nmachine z login a password b\n"),
+        (f"machine {HOST} login old password old\n", f"{FORMER}%20login%20old%20password%20old%0A\n{STANZA}\n"),
+        (f"machine {HOST}\n  login old\n  password old\n\nmachine z login a password b\n",
+         f"{FORMER}%0A%20%20login%20old%0A%20%20password%20old%0A\n{STANZA}\n\nmachine z login a password b\n"),
+        (f'machine "{HOST}" login "o l d" password "a \\"b"\nmachine z login a password b\n',
+         f'#former:{HOST}:machine%20%22{HOST}%22%20login%20%22o%20l%20d%22%20password%20%22a%20%5C%22b%22%0A\n{STANZA}\nmachine z login a password b\n'),
         (f"machine a login b password c machine {HOST} login o password p machine z login a password b\n",
-         f"machine a login b password c {STANZA} machine z login a password b\n"),
+         f"machine a login b password c \n#former+:{HOST}:machine%20{HOST}%20login%20o%20password%20p\n{STANZA}\n machine z login a password b\n"),
+        (f"machine a login b password c machine {HOST}\tlogin o \r\n password p\t\r\n\n",
+         f"machine a login b password c \n#former+:{HOST}:machine%20{HOST}%09login%20o%20%0D%0A%20password%20p%09%0D%0A\n{STANZA}\n\n"),
+        (f"  machine {HOST} login o\n password p machine a login b password c\n",
+         f"#former:{HOST}:%20%20machine%20{HOST}%20login%20o%0A%20password%20p\n{STANZA}\n machine a login b password c\n"),
         (f"machine {HOST} login o password p\nmachine a login b password c\nmachine {HOST} login q password r\n",
-         f"{STANZA}\nmachine a login b password c\n"),
+         f"{FORMER}%20login%20o%20password%20p%0A\n{STANZA}\nmachine a login b password c\n{FORMER}%20login%20q%20password%20r%0A\n"),
         ("default login anonymous password x\n", f"{STANZA}\ndefault login anonymous password x\n"),
-        (f"machine {HOST} account acme password p\n", f"{STANZA}\n"),
+        (f"machine {HOST} account acme password p\n", f"{FORMER}%20account%20acme%20password%20p%0A\n{STANZA}\n"),
         (f"# mine\nmachine a login b password c\n# {HOST} is not here\n", f"# mine\nmachine a login b password c\n# {HOST} is not here\n{STANZA}\n"),
-        ("macdef init\ncd /pub\nmachine x\n", f"macdef init\ncd /pub\nmachine x\n\n{STANZA}\n"),
+        ("macdef init\ncd /pub\nmachine x\n",
+         f"macdef init\ncd /pub\nmachine x\n\n#former+:{HOST}:\n{STANZA}\n"),
         (f"macdef init\nmachine {HOST} login no password no\n\n", f"macdef init\nmachine {HOST} login no password no\n\n{STANZA}\n"),
-        (f"machine {HOST} login o password p\nmacdef init\ncd /pub\n\n", f"{STANZA}\nmacdef init\ncd /pub\n\n"),
+        (f"machine {HOST} login o password p\nmacdef init\ncd /pub\n\n", f"{FORMER}%20login%20o%20password%20p%0A\n{STANZA}\nmacdef init\ncd /pub\n\n"),
         (f"machine sub.{HOST} login b password c\n", f"machine sub.{HOST} login b password c\n{STANZA}\n"),
         (f"machine a login machine password {HOST}\n", f"machine a login machine password {HOST}\n{STANZA}\n"),
         ("machine a login b password #c\n", f"machine a login b password #c\n{STANZA}\n"),
@@ -289,11 +297,11 @@ def test_netrc(tmp_path: Path, before: str, after: str) -> None:
     assert netrc(after, ".netrc", WANT, USER) == after
     hosts, macros = logins(tmp_path, after)
     assert hosts[HOST] == ("alice", "", "s3cr3t!")
-    removed = netrc(after, ".netrc", REMOVE, USER)
-    left = logins(tmp_path, removed)
-    assert left == ({name: entry for name, entry in hosts.items() if name != HOST}, macros)
-    if HOST not in before and "macdef" not in before:
-        assert removed == before
+    newer = netrc(after, ".netrc", WANT | {"known": True}, USER | {"password": "n3w"})
+    assert logins(tmp_path, newer) == (hosts | {HOST: ("alice", "", "n3w")}, macros)
+    for text in (after, newer):
+        removed = netrc(text, ".netrc", REMOVE, USER)
+        assert removed == ("" if before == after else before)
 
 
 def test_netrc_removal_leaves_the_other_lines_whole() -> None:
@@ -411,4 +419,4 @@ def test_line_ends_of_windows(name: str) -> None:
     assert edit(text, WANT) == text
     dos = text.replace("\r", "").replace("\n", "\r\n")
     assert len(edit(dos, WANT).splitlines()) == len(text.splitlines())
-    assert HOST not in edit(dos, REMOVE)
+    assert HOST not in edit(dos, REMOVE).replace(CRLF[name], "")

@@ -38,7 +38,7 @@ PYPIRC = "[distutils]\nindex-servers =\n  other\n\n[other]\nrepository=https://o
 FOREIGN = {
     "pip.conf": INI,
     ".pypirc": PYPIRC,
-    ".netrc": "# mine\nmachine  a\n\tlogin b password c\n",
+    ".netrc": "# mine\nmachine  a\n\tlogin b password c\nmachine pypi.example.org\n  login mine\n  password 'else'\n\n# the end\n",
     "uv.toml": "# mine\noffline   =  false\n\n[pip] # odd\n  no-build = true\n# the end\n",
     "poetry": "# mine\n[virtualenvs]\nin-project   =  true\n\n[repositories.other]\nurl = 'https://o.example/' # odd\n# the end\n",
     "poetry_auth": '[http-basic]\n\n[http-basic.other]\nusername = "x"\npassword = "else"\n',
@@ -73,7 +73,17 @@ def test_what_was_there_comes_back_to_the_last_byte(name: str, form: str) -> Non
 def test_every_line_of_others_stays_as_it_is(name: str) -> None:
     """But for the ends of lists, and options whose place is taken."""
     lines = iter(EDITORS[name](FOREIGN[name], WANT).splitlines())
-    taken = ("Index_URL", "  https://their", "cert ", "url='https://o.example/simple/'", 'repo = "main"', "  other")
+    taken = (
+        "machine pypi",
+        "  login",
+        "  password",
+        "Index_URL",
+        "  https://their",
+        "cert ",
+        "url='https://o.example/simple/'",
+        'repo = "main"',
+        "  other",
+    )
     assert all(line in lines for line in FOREIGN[name].splitlines() if not line.startswith(taken))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from datetime import date
+from datetime import UTC, date, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -176,6 +176,41 @@ def test_a_made_token_is_good_and_the_host_gets_its_hash_only() -> None:
         assert files([entry]) == ("", "")
 
 
+def test_tokens_are_listed_with_their_last_use() -> None:
+    today = datetime.now(UTC).date()
+    tokens: list[dict[str, Any]] = [
+        {"name": "release", "scope": "publish", "projects": ["acme-lib", "b"], "until": today},
+        {"name": "old", "until": "2020-01-31"},
+        {"name": "wide", "scope": "publish"},
+    ]
+    accounts: list[dict[str, Any]] = [
+        {"name": "ci", "projects": ["acme-*"], "tokens": [each | {"secret": TOKEN["secret"]} for each in tokens]},
+        {"name": "alice", "password": "p", "tokens": [{"name": "wide", "scope": "publish", "hash": "sha256:0"}]},
+        {"name": "bob", "password": "p"},
+    ]
+    seen = [
+        "- [2026-11-01T00:00:00+00:00]",
+        "ci/wide [2026-11-27T01:02:03+00:00]",
+        "ci/withdrawn [2026-11-26T00:00:00+00:00]",
+    ]
+    never = "not since 2026-11-01T00:00:00+00:00, where the logs begin"
+    assert users.pypi_users_tokens(accounts, seen) == [
+        {"token": "alice/wide", "scope": "publish", "projects": "all", "last_use": never},
+        {"token": "ci/old", "scope": "read", "until": "2020-01-31, which is over", "last_use": never},
+        {
+            "token": "ci/release",
+            "scope": "publish",
+            "projects": "acme-* and acme-lib, b",
+            "until": today.isoformat(),
+            "last_use": never,
+        },
+        {"token": "ci/wide", "scope": "publish", "projects": "acme-*", "last_use": "2026-11-27T01:02:03+00:00"},
+    ]
+    assert {row["last_use"] for row in users.pypi_users_tokens(accounts, ["- "])} == {
+        "not in the logs, which are empty"
+    }
+
+
 def test_tokens_are_spread_over_all_that_they_may_be() -> None:
     made = [users.pypi_users_token({"name": "x"})["secret"] for _ in range(500)]
     assert len({secret[4:] for secret in made}) == 500
@@ -309,7 +344,7 @@ def test_a_seal_is_no_cheaper_to_attack_than_the_hashes() -> None:
 
 
 def test_roles_are_sorted_and_complete() -> None:
-    accounts = [
+    accounts: list[dict[str, Any]] = [
         account(name="zoe", role="publisher", projects=["b", "acme-*", "b"]),
         account(name="al"),
         account(name="pub", role="publisher"),

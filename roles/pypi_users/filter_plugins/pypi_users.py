@@ -26,7 +26,7 @@ import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +263,29 @@ def pypi_users_token(about: Mapping[str, Any]) -> dict[str, Any]:
     return {"secret": secret, "entry": {"name": about["name"], "hash": f"sha256:{digest}", **given}}
 
 
+def pypi_users_tokens(accounts: Sequence[Account], seen: Sequence[str]) -> list[dict[str, Any]]:
+    """Every token by the name that logs call it, with its rights and its last use, as far as the logs know. No hash, no secret.
+
+    A line of what was `seen` is the name and the time, in brackets, of a token's last request; "-" has the time at which the logs begin.
+    """
+    times = {name: time.strip("[]") for name, _, time in (line.partition(" ") for line in seen)}
+    never = f"not since {times['-']}, where the logs begin" if times.get("-") else "not in the logs, which are empty"
+    listed = []
+    for account in accounts:
+        for token in account.get("tokens") or []:
+            name, rights = f"{account['name']}/{token['name']}", _token_rights(token)
+            row = {"token": name, "scope": rights["scope"]}
+            if rights["scope"] == "publish":  # both lists have to match
+                lists = [patterns for patterns in (_patterns(account), rights["projects"]) if patterns]
+                row["projects"] = " and ".join(", ".join(patterns) for patterns in lists) or "all"
+            if until := rights.get("until"):
+                row["until"] = (
+                    f"{until}, which is over" if date.fromisoformat(until) < datetime.now(UTC).date() else until
+                )
+            listed.append(row | {"last_use": times.get(name, never)})
+    return sorted(listed, key=lambda row: str(row["token"]))
+
+
 def _parse(content: str) -> dict[str, str]:
     text = b64decode(content).decode(errors="replace")
     return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
@@ -344,5 +367,6 @@ class FilterModule:
         return {
             "pypi_users_problems": pypi_users_problems,
             "pypi_users_token": pypi_users_token,
+            "pypi_users_tokens": pypi_users_tokens,
             "pypi_users_files": pypi_users_files,
         }

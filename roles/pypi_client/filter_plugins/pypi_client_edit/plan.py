@@ -149,6 +149,7 @@ def pypi_client_plan(
     at: Mapping[str, str],
 ) -> dict[str, list[Any]]:
     """`writes`: what differs, as pypi_client_files takes it. `others`: the pip.conf files that name further indexes.
+    `replaced`: the indexes of earlier runs that this one takes out.
 
     `seen` is what that module has read. The record, which is kept `at` a place, says before the first write what may be
     where, and after the last what is.
@@ -159,26 +160,39 @@ def pypi_client_plan(
     known = {pypi_client_place(file): file for record in records for file in record["files"]}
     writes: list[dict[str, Any]] = []
     others: list[str] = []
+    former: set[str] = set()  # where a login of the user's own was put aside
     for place, file in (known | wanted).items():
         there, target, kind = seen["files"][place], wanted.get(place), file["kind"]
         text = new = _text(place, there)
+        ours = False
         for record in records:
-            had = any(pypi_client_place(each) == place for each in record["files"])
-            if had and not (target and not want["remove"] and _same(kind, record, want)):
-                new = _edit(kind, new, place, {**want, **record, "remove": True}, {})
+            for entry in (each for each in record["files"] if pypi_client_place(each) == place):
+                certain = not entry.get("former")  # else the file says it, where the user's own may be back already
+                if target and not want["remove"] and _same(kind, record, want):
+                    ours = ours or certain
+                else:
+                    new = _edit(kind, new, place, {**want, **record, "remove": True, "known": certain}, {})
         if target:
-            readers = [users[entry]["user"] for entry in target["entries"]] or ["nobody"]
+            readers = [users[number]["user"] for number in target["entries"]] or ["nobody"]
             versions = [version for reader in readers for version in seen["uv"].get(reader, ())]
             trust = uv.uv_trust_option(want["uv_trust"], versions)
             user = users[target["entries"][0]] if target["secret"] else {}
-            new = _edit(kind, new, place, {**want, "uv_trust": trust}, user)
+            new = _edit(kind, new, place, {**want, "uv_trust": trust, "known": ours}, user)
+            if kind == "netrc" and netrc.has_former(new, want):
+                former.add(place)
             if kind == "pip" and _further_indexes(new, place, want["index_url"]):
                 others.append(place)
         owner = _owner(there, target, bool(target and target["secret"] and not want["remove"]))
         if new != text or (there["exists"] and any(there[key] != value for key, value in owner.items())):
             emptied = text.strip() and not new.strip()  # what we emptied was ours alone
             writes.append(_write(file, None if emptied else new, owner))
-    return {"writes": _recorded(writes, records, targets, want, at), "others": others}
+    files = [
+        {"kind": target["kind"], "base": target["base"], "path": target["path"]}
+        | ({"former": True} if place in former else {})
+        for place, target in sorted(wanted.items())
+    ]
+    replaced = [] if want["remove"] else sorted({record["index_url"] for record in records} - {want["index_url"]})
+    return {"writes": _recorded(writes, records, files, want, at), "others": others, "replaced": replaced}
 
 
 def _further_indexes(text: str, path: str, index_url: str) -> list[str]:
@@ -188,13 +202,12 @@ def _further_indexes(text: str, path: str, index_url: str) -> list[str]:
 def _recorded(
     writes: Sequence[Mapping[str, Any]],
     records: Sequence[Mapping[str, Any]],
-    targets: Sequence[Mapping[str, Any]],
+    files: Sequence[Mapping[str, Any]],
     want: Mapping[str, Any],
     at: Mapping[str, str],
 ) -> list[Mapping[str, Any]]:
     """The writes between those of the record."""
-    files = [{key: target[key] for key in ("kind", "base", "path")} for target in targets]
-    record = {key: want[key] for key in _REMEMBERED} | {"files": sorted(files, key=pypi_client_place)}
+    record = {key: want[key] for key in _REMEMBERED} | {"files": files}
     after = [] if want["remove"] else [record]
 
     def remember(what: Sequence[Any]) -> list[dict[str, Any]]:
