@@ -147,7 +147,23 @@ def test_a_pypiserver_comes_in_over_the_network_and_all_goes_out(
     (listed,) = [f for f in page["files"] if f["filename"] == file["filename"]]
     assert file["hashes"] == listed["hashes"] and file["upload-time"][:19] == listed["upload-time"][:19]
     assert lab.server.file(f"/srv/moved-out/acme-one/{file['filename']}").sha256sum == file["hashes"]["sha256"]
+    back = lab.site(playbook="playbooks/move_in.yml", move_in_source="/srv/moved-out")
+    assert recap(back.stdout)[lab.server_name]["changed"] == 0 and " 0 of " in " ".join(back.stdout.split()), (
+        back.stdout
+    )
     lab.server.check_output("rm -r /srv/moved-out")
+
+
+def test_a_directory_of_this_machine_comes_in(lab: Lab, make: MakeWheel, version: str) -> None:
+    wheel = make("acme-here", 5_000)
+    source: dict[str, Any] = {"move_in_source": str(wheel.parent), "move_in_here": True}
+    dry = lab.site("--check", playbook="playbooks/move_in.yml", **source)
+    assert dry.returncode == 0 and "1 of 1 files would be taken" in " ".join(dry.stdout.split()), dry.stdout
+    run = lab.site(playbook="playbooks/move_in.yml", **source)
+    assert run.returncode == 0 and "1 of 1 files were taken" in " ".join(run.stdout.split()), run.stdout
+    assert lab.server.run("ls -d /var/tmp/pypi-moving.*").rc != 0
+    lab.client.check_output("python3 -m venv --clear ~/moved")
+    installs(lab, "acme-here", version)
 
 
 def test_the_posts_stack_runs_on_where_the_new_one_does_not_serve(
