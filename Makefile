@@ -60,7 +60,7 @@ bench: .venv/complete  ## how fast it is, beside other ways of having an index: 
 	PYTHONPATH=tests python -m bench
 
 reliability: .venv/complete  ## what faults cost users, and backups: docs/reliability.md, a quarter of an hour
-	@RELIABILITY_REPORT=$(CURDIR)/docs/reliability.md PYTEST_ADDOPTS="-k 'test_backup or test_faults'" molecule test --scenario-name default
+	@RELIABILITY_REPORT=$(CURDIR)/docs/reliability.md PYTEST_ADDOPTS="-k 'test_backup or test_endurance or test_faults or test_moving'" molecule test --scenario-name default
 
 docs: .venv/complete  ## the README's tables, from the roles' argument specs
 	python docs/render_variables.py

@@ -2,19 +2,23 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 
+from . import reliability
 from .lab import Edge, Lab, wait_until
 from .packages import make_wheel
 from .reliability import REPORT
 from .report import pytest_runtest_makereport
+from .traffic import Traffic, traffic
 
 __all__ = ["pytest_runtest_makereport"]
 
 MakeWheel = Callable[[str, int], Path]
+Faulty = Callable[..., AbstractContextManager[Traffic]]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -57,6 +61,41 @@ def version() -> str:
 def make(version: str, tmp_path_factory: pytest.TempPathFactory) -> MakeWheel:
     """Makes a wheel of a project and a size in bytes."""
     return lambda name, size: make_wheel(name, version, size, tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="session")
+def rows() -> Generator[list[reliability.Row]]:
+    """Of docs/reliability.md."""
+    rows: list[reliability.Row] = []
+    yield rows
+    if REPORT:
+        reliability.write(Path(REPORT), rows)
+
+
+@pytest.fixture
+def faulty(lab: Lab, edge: Edge, rows: list[reliability.Row], tmp_path: Path) -> Faulty:
+    """Traffic around a fault, whose row is written when nothing was lost by it."""
+
+    @contextmanager
+    def around(fault: str, says: str) -> Generator[Traffic]:
+        with traffic(edge, tmp_path) as seen:
+            yield seen
+        lost = seen.lost()
+        reads, uploads = seen.reads, seen.uploads
+        rows.append(
+            reliability.Row(
+                fault,
+                (len(reads.bad), len(reads.bad + reads.good)),
+                reads.longest(),
+                (len(uploads.bad), len(uploads.bad) + len(uploads.good)),
+                uploads.longest(),
+                len(lost),
+                says,
+            )
+        )
+        assert lost == []
+
+    return around
 
 
 @pytest.fixture(autouse=True)

@@ -5,54 +5,15 @@ Each is a row of docs/reliability.md. `make reliability` writes it, and makes th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
+from collections.abc import Generator
+from contextlib import contextmanager
 
 import pytest
 
-from . import reliability
-from .lab import Edge, Lab, wait_until
-from .reliability import REPORT
-from .traffic import Traffic, traffic
+from .conftest import Faulty
+from .lab import Lab, wait_until
 
 pytestmark = pytest.mark.scenario("default")
-
-Faulty = Callable[..., AbstractContextManager[Traffic]]
-
-
-@pytest.fixture(scope="module")
-def rows() -> Generator[list[reliability.Row]]:
-    rows: list[reliability.Row] = []
-    yield rows
-    if REPORT:
-        reliability.write(Path(REPORT), rows)
-
-
-@pytest.fixture
-def faulty(lab: Lab, edge: Edge, rows: list[reliability.Row], tmp_path: Path) -> Faulty:
-    """Traffic around a fault, whose row is written when nothing was lost by it."""
-
-    @contextmanager
-    def around(fault: str, says: str) -> Generator[Traffic]:
-        with traffic(edge, tmp_path) as seen:
-            yield seen
-        lost = seen.lost()
-        reads, uploads = seen.reads, seen.uploads
-        rows.append(
-            reliability.Row(
-                fault,
-                (len(reads.bad), len(reads.bad + reads.good)),
-                reads.longest(),
-                (len(uploads.bad), len(uploads.bad) + len(uploads.good)),
-                uploads.longest(),
-                len(lost),
-                says,
-            )
-        )
-        assert lost == []
-
-    return around
 
 
 def pid(lab: Lab, service: str) -> int:
