@@ -138,6 +138,12 @@ def test_a_dead_run_of_this_machine_loses_it_at_once() -> None:
     assert host.take(0) is None and host.now <= LOOK
 
 
+def test_what_a_dead_run_left_at_work_is_waited_for() -> None:
+    dead = {**ME, "id": "dead", "pid": dead_process()}
+    host = Host(*[(dead, True)] * 3, then=(dead, False))
+    assert host.take(900) is None and 3 * LOOK <= host.now <= 4 * LOOK
+
+
 def test_gone_is_what_this_machine_can_say() -> None:
     dead = dead_process()
     assert gone({**ME, "pid": dead}, ME) and not gone(ME, ME)

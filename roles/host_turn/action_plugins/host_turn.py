@@ -99,7 +99,8 @@ def take(
         if answer["alive"] or holder["id"] != seen:
             quiet_since = now
         seen, instead_of, seconds = holder["id"], "", LOOK
-        if gone(holder, me) or now - quiet_since >= QUIET:
+        # What a killed run began on the host goes on there for a while.
+        if (gone(holder, me) and not answer["alive"]) or now - quiet_since >= QUIET:
             say(f"goes on: nothing is left of {described(holder)}")
             instead_of = holder["id"]
         elif now - start >= patience:
