@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 import pytest
 from host_turn import LOOK, QUIET, described, gone, machine, myself, take
-from host_turn_note import MARK, at_work, begin, give_back
+from host_turn_note import MARK, at_work, begin, give_back, opened, write
 
 ME = myself(os.getpid(), "Deploy the index")
 OTHER = {**ME, "id": "other", "machine": "elsewhere", "who": "bob@laptop"}
@@ -51,17 +51,13 @@ def test_half_a_note_is_nobodys(note: str) -> None:
     assert json.loads(Path(note).read_text()) == ME
 
 
-def test_only_one_of_many_gets_it(note: str) -> None:
-    """At the same moment, as processes of their own."""
-    ask = "import sys, host_turn_note; print(host_turn_note.begin(sys.argv[1], {'id': sys.argv[2]}, 0, '')['mine'])"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    runs = [
-        subprocess.Popen(
-            [sys.executable, "-c", ask, note, str(run)], stdout=subprocess.PIPE, env=environment, text=True
-        )
-        for run in range(8)
-    ]
-    assert sorted(run.communicate()[0].strip() for run in runs) == ["False"] * 7 + ["True"]
+def test_who_asks_while_another_one_writes_finds_what_that_wrote(note: str) -> None:
+    with ThreadPoolExecutor() as threads:
+        with opened(note) as file:
+            asked = threads.submit(begin, note, OTHER, 0, "")
+            wait([asked], timeout=0.5)
+            write(file, json.dumps(ME))
+        assert not asked.result()["mine"]
 
 
 def test_a_run_is_seen_by_what_it_started(note: str) -> None:
