@@ -23,6 +23,7 @@ ROLES = (
     "pypi_verify",
     "pypi_backup",
     "pypi_adopt",
+    "host_turn",
     "host_firewall",
     "pypi_client",
 )

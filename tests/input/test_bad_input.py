@@ -50,6 +50,9 @@ APR1 = "$apr1$lCGWRT5c$uLgyxmVJwpiKPDFDFIlvR/"
 
 # What is checked in one place is wrong in one run: Ansible's own start is what a case costs.
 CASES = {
+    "no patience": Case(
+        {"pypi_users_accounts": GOOD, "host_turn_patience": -1}, ("host_turn_patience is -1", "from 0 on")
+    ),
     "no users": Case(users(), ("pypi_users_accounts", "at least one")),
     "bad users": Case(
         users(

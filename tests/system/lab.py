@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import shlex
+import signal
 import socket
 import ssl
 import subprocess
@@ -260,6 +261,21 @@ class Lab:
 
     def site(self, *arguments: str, playbook: str = "site.yml", **variables: Any) -> subprocess.CompletedProcess[str]:
         """Runs the playbook as a user would, against the scenario's hosts."""
+        with self.started(*arguments, playbook=playbook, **variables) as run:
+            output, errors = run.communicate()
+        return subprocess.CompletedProcess(run.args, run.returncode, output, errors)
+
+    def interrupted(self, task: str, **variables: Any) -> None:
+        """site.yml, with ctrl-C the moment a task begins whose name does so, `ROLE : …`."""
+        with self.started(**variables) as run:
+            assert run.stdout is not None
+            assert any(line.startswith(f"TASK [{task}") for line in run.stdout), f"no such task: {task}"
+            os.killpg(run.pid, signal.SIGINT)
+            said, _ = run.communicate()
+        assert run.returncode != 0 and "PLAY RECAP" not in said, said
+
+    def started(self, *arguments: str, playbook: str = "site.yml", **variables: Any) -> subprocess.Popen[str]:
+        """The playbook as it begins to run, in a process group of its own."""
         command = [
             "ansible-playbook",
             f"--inventory={self.directory}/inventory",
@@ -271,7 +287,10 @@ class Lab:
         # Molecule sets FORCE_COLOR, which wins over NOCOLOR, and nobody could read the numbers of the recap.
         plain = {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"}
         environment = os.environ | plain | {"ANSIBLE_CONFIG": f"{ROOT}/ansible.cfg"}
-        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+        )
 
     def logs(self) -> str:
         """What the services said lately."""

@@ -161,3 +161,21 @@ def test_files_that_were_changed_by_hand(lab: Lab, faulty: Faulty) -> None:
         assert all("by hand" not in lab.server.check_output(f"cat {lab.project}/{file}") for file in changed)
         assert all(then < now for then, now in zip(before, loaded(lab), strict=True))
     assert seen.reads.bad == []
+
+
+@pytest.mark.reliability
+def test_a_run_that_ends_before_its_handlers(lab: Lab, faulty: Faulty) -> None:
+    """ctrl-C between the new nginx.conf and the reload: the next run finds the file as it should be, and has it read all the same."""
+    size = {"pypi_stack_max_upload_size": "123m"}
+    with faulty(
+        "ctrl-C before nginx was told of its new configuration; the next run of site.yml", "the next run"
+    ) as seen:
+        before = loaded(lab)[0]
+        lab.interrupted("pypi_stack : Start | Bring it up", **size)
+        assert "123m" in lab.server.check_output(f"cat {lab.project}/nginx/nginx.conf") and loaded(lab)[0] == before
+        run = lab.site(playbook="playbooks/server.yml", **size)
+        assert run.returncode == 0 and "To be read: nginx" in run.stdout, run.stdout[-3000:]
+        assert loaded(lab)[0] != before
+        run = lab.site(playbook="playbooks/server.yml")
+        assert run.returncode == 0, run.stdout[-3000:]
+    assert seen.reads.bad == []
