@@ -277,6 +277,10 @@ class Lab:
     def started(self, *arguments: str, playbook: str = "site.yml", **variables: Any) -> subprocess.Popen[str]:
         """The playbook as it begins to run, in a process group of its own."""
         command = [
+            *(
+                "env",
+                "--default-signal=INT",
+            ),  # a shell's job in the background ignores it, and so would all that it starts
             "ansible-playbook",
             f"--inventory={self.directory}/inventory",
             f"--extra-vars=@{ROOT}/.cache/lab/vars.yml",

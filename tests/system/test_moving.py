@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -148,9 +149,8 @@ def test_a_pypiserver_comes_in_over_the_network_and_all_goes_out(
     assert file["hashes"] == listed["hashes"] and file["upload-time"][:19] == listed["upload-time"][:19]
     assert lab.server.file(f"/srv/moved-out/acme-one/{file['filename']}").sha256sum == file["hashes"]["sha256"]
     back = lab.site(playbook="playbooks/move_in.yml", move_in_source="/srv/moved-out")
-    assert recap(back.stdout)[lab.server_name]["changed"] == 0 and " 0 of " in " ".join(back.stdout.split()), (
-        back.stdout
-    )
+    assert re.search(r"\b0 of \d+ files were taken", " ".join(back.stdout.split())), back.stdout
+    assert recap(back.stdout)[lab.server_name]["changed"] == 0
     lab.server.check_output("rm -r /srv/moved-out")
 
 
