@@ -166,6 +166,7 @@ def test_a_directory_of_this_machine_comes_in(lab: Lab, make: MakeWheel, version
     installs(lab, "acme-here", version)
 
 
+@pytest.mark.reliability
 def test_the_posts_stack_runs_on_where_the_new_one_does_not_serve(
     lab: Lab, post: Post, version: str, tmp_path: Path
 ) -> None:
