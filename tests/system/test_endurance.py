@@ -32,19 +32,21 @@ def crowd(edge: Edge, path: str, connections: int, requests: int, credential: st
 
 
 @contextmanager
-def memory(lab: Lab, limit: str) -> Generator[None]:
-    """All of the server has so much and no swap: engine, systemd, journal, and the containers."""
+def memory(lab: Lab, limit: int) -> Generator[None]:
+    """All of the server has so many bytes and no swap: engine, systemd, journal, and the containers."""
     container = lab.container(lab.server_name)
 
-    def give(size: str) -> None:
+    def give(size: int) -> None:
         command = ["docker", "update", f"--memory={size}", f"--memory-swap={size}", container]
         subprocess.run(command, check=True, capture_output=True)
 
     give(limit)
     try:
+        limits = "/sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max"
+        assert lab.server.run(f"cat {limits} 2>/dev/null").stdout.split() == [str(limit)]
         yield
     finally:
-        give("64g")
+        give(64 << 30)
 
 
 def killed(lab: Lab) -> int:
@@ -66,7 +68,7 @@ def resident(lab: Lab) -> dict[str, int]:
 def test_a_host_of_1_gib_without_swap(lab: Lab, edge: Edge, faulty: Faulty, tmp_path: Path) -> None:
     """It boots, and then takes a crowd, guessing, and a large upload at once."""
     large = make_wheel("acme-large", f"1.{time.time_ns()}", 100_000_000, tmp_path)
-    with memory(lab, "1g"):
+    with memory(lab, 1 << 30):
         lab.cut_the_power()
         before = killed(lab)
         with faulty("a host of 1 GiB without swap: 100 clients, guessing, and an upload of 100 MB", "nothing") as seen:

@@ -172,10 +172,12 @@ def test_a_run_that_ends_before_its_handlers(lab: Lab, faulty: Faulty) -> None:
     ) as seen:
         before = loaded(lab)[0]
         lab.interrupted("pypi_stack : Start | Bring it up", **size)
-        assert "123m" in lab.server.check_output(f"cat {lab.project}/nginx/nginx.conf") and loaded(lab)[0] == before
-        run = lab.site(playbook="playbooks/server.yml", **size)
-        assert run.returncode == 0 and "To be read: nginx" in run.stdout, run.stdout[-3000:]
-        assert loaded(lab)[0] != before
-        run = lab.site(playbook="playbooks/server.yml")
+        try:
+            assert "123m" in lab.server.check_output(f"cat {lab.project}/nginx/nginx.conf") and loaded(lab)[0] == before
+            run = lab.site(playbook="playbooks/server.yml", **size)
+            assert run.returncode == 0 and "To be read: nginx" in run.stdout, run.stdout[-3000:]
+            assert loaded(lab)[0] != before
+        finally:
+            run = lab.site(playbook="playbooks/server.yml")
         assert run.returncode == 0, run.stdout[-3000:]
     assert seen.reads.bad == []

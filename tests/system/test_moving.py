@@ -133,7 +133,7 @@ def test_a_pypiserver_comes_in_over_the_network_and_all_goes_out(
     assert refused.returncode != 0 and "give move_in_username and move_in_password" in " ".join(refused.stdout.split())
     run = lab.site("-vvv", playbook="playbooks/move_in.yml", **source, **login)
     assert run.returncode == 0 and "1 of 1 files were taken" in run.stdout, run.stdout
-    assert SECRET not in run.stdout.replace(json.dumps(login), "")
+    assert SECRET not in run.stdout
     assert lab.server.run(f"journalctl --since=-10min --no-pager | grep -F {shlex.quote(SECRET)}").rc == 1
     installs(lab, "acme-one", version)
     again = lab.site(playbook="playbooks/move_in.yml", **source, **login)
