@@ -51,15 +51,18 @@ builds: images  ## image builds as docs/image-builds.md has them, taken apart in
 images: .venv/complete  ## an engine and the images of the lab's hosts
 	tests/lab/images
 
-SCENARIOS ?= platforms acme default alternative
-molecule: .venv/complete  ## the roles on real hosts; SCENARIOS=default for one of them
+SCENARIOS ?= default platforms acme alternative
+molecule: .venv/complete  ## the roles on real hosts, two scenarios at a time; SCENARIOS=default for one of them
 	@rm -f .cache/red
-	@for scenario in $(SCENARIOS); do molecule test --scenario-name $$scenario || { cat .cache/red 2>/dev/null; exit 1; }; done
+	@$(MAKE) --jobs 2 --keep-going $(SCENARIOS:%=molecule-%) || { cat .cache/red 2>/dev/null; exit 1; }
+
+molecule-%:
+	@molecule test --scenario-name $* 2>&1 | sed --unbuffered 's/^/$*: /'
 
 bench: .venv/complete  ## how fast it is, beside other ways of having an index: docs/benchmarks.md, an hour
 	PYTHONPATH=tests python -m bench
 
-reliability: .venv/complete  ## what faults cost users, and backups: docs/reliability.md, a quarter of an hour
+reliability: .venv/complete  ## what faults cost users, backups, old stacks: docs/reliability.md, half an hour
 	@RELIABILITY_REPORT=$(CURDIR)/docs/reliability.md PYTEST_ADDOPTS="-k 'test_backup or test_endurance or test_faults or test_moving'" molecule test --scenario-name default
 
 docs: .venv/complete  ## the README's tables, from the roles' argument specs

@@ -11,10 +11,11 @@ os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Keeps what was red in .cache/red: `make molecule` ends with it, below pages of what molecule has to say."""
+    """Adds what was red to .cache/red: `make molecule` ends with it, below pages of what two scenarios at once have to say."""
     red = [report for kind in ("failed", "error") for report in terminalreporter.getreports(kind)]
     if red:
         directory = config.rootpath / ".cache"
         directory.mkdir(exist_ok=True)
         ends = ["\n".join([f"red: {report.nodeid}", *report.longreprtext.splitlines()[-12:], ""]) for report in red]
-        (directory / "red").write_text("\n".join(ends))
+        with (directory / "red").open("a") as file:
+            file.write("\n".join(ends))
