@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -113,6 +114,21 @@ def test_the_engine_starts_after_firewalld(lab: Lab, host: str) -> None:
     assert "firewalld.service" in lab.server.check_output("systemctl show --value --property After docker").split()
 
 
+@pytest.mark.parametrize("host", ["rocky"], indirect=True)
+def test_a_run_that_ended_before_its_handlers_is_made_good(lab: Lab, host: str) -> None:
+    """The files are as they should be, and neither firewalld nor the engine has read them."""
+    zone = "/etc/firewalld/zones/host_firewall.xml"
+    lab.server.check_output(
+        f"cp -p {zone} /run/ && sed -i /9101/d {zone} && systemctl restart firewalld && cp -p /run/host_firewall.xml {zone}"
+    )
+    with service(lab, host, 9101):
+        assert asked(lab, host, 9101) == "000"
+        said, _ = play(lab, host, "molecule/platforms/converge.yml")
+        assert "To be read: firewalld, docker" in said and asked(lab, host, 9101) == "200", said
+    said, changed = play(lab, host, "molecule/platforms/converge.yml")
+    assert changed == 0, said
+
+
 @pytest.mark.parametrize("host", ["adopted"], indirect=True)
 def test_what_is_dropped_from_the_variables_is_taken_out_and_what_others_set_stays(lab: Lab, host: str) -> None:
     user = ADMINISTRATORS[host]
@@ -121,7 +137,10 @@ def test_what_is_dropped_from_the_variables_is_taken_out_and_what_others_set_sta
     daemon = json.loads(lab.server.check_output("cat /etc/docker/daemon.json"))
     assert daemon == {"live-restore": True, "shutdown-timeout": 7}, said
     assert lab.server.check_output("getent group docker").split(":")[-1] == "somebody-else"
+    daemon["labels"] = ["owner=us"]  # as a run leaves it that ends before it has restarted the engine
+    lab.server.check_output(f"echo {shlex.quote(json.dumps(daemon))} >/etc/docker/daemon.json")
     play(lab, host, "molecule/platforms/converge.yml")
+    assert lab.server.check_output("docker info --format '{{.Labels}}'") == "[owner=us]"
     assert set(lab.server.check_output("getent group docker").split(":")[-1].split(",")) == {"somebody-else", user}
 
 

@@ -66,6 +66,11 @@ def test_notes_that_are_damaged_are_none() -> None:
     assert docker_host.parsed(file({"users": ["a"]})) == {"users": ["a"]}
 
 
+def test_settings_that_differ() -> None:
+    one = {"same": {"a": [1]}, "other": [1], "gone": None}
+    assert docker_host.differing(one, {"same": {"a": [1]}, "other": [2], "new": None}) == ["gone", "new", "other"]
+
+
 @pytest.mark.parametrize(
     ("says", "old"),
     [

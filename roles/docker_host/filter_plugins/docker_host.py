@@ -72,6 +72,11 @@ def parsed(content: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def differing(one: Object, other: Object) -> list[str]:
+    """The keys with another value in one than in the other, or in one of them only."""
+    return sorted(key for key in {*one, *other} if (key in one, one.get(key)) != (key in other, other.get(key)))
+
+
 def due(plugins: Sequence[Object], commands: Mapping[str, Object], checksums: Mapping[str, str]) -> list[Object]:
     """The plugins to be installed: a file of ours with another checksum than the one that is wanted; where there is none,
     what is missing or older than its minimum, by what `docker PLUGIN version` said."""
@@ -92,4 +97,4 @@ class FilterModule:
     """What Ansible looks for."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {f"docker_host_{function.__name__}": function for function in (problem, merged, parsed, due)}
+        return {f"docker_host_{function.__name__}": function for function in (problem, merged, parsed, differing, due)}
