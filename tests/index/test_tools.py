@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pypi_client_files as files
 import pytest
+from places import places
 from pypi_client_edit import plan
 from pypi_simple import PYPI_SIMPLE_ENDPOINT
 
@@ -87,8 +88,9 @@ class Machine:
         wanted = want | more | {"anonymous_read": False, "remove": state == "absent"}
         ids = [str(os.getuid()), str(os.getgid())]
         passwd = {"ci": ["ci", "x", *ids, "", str(self.base / "home"), "/bin/sh"]}
-        targets = plan.pypi_client_targets([user], self.scope, str(self.base / "etc"), passwd, wanted)
-        record = {"base": str(self.base / "var"), "path": "private-pypi/client.json"}
+        here = places("Linux", self.base)
+        targets = plan.pypi_client_targets([user], self.scope, here, passwd, wanted)
+        record = here["record"]
         seen = files.look({"record": record, "read": targets, "store": None, "uv": []})
         writes = plan.pypi_client_plan(seen, targets, [user], wanted, record)["writes"]
         for write in writes:
@@ -135,7 +137,7 @@ def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     for name, text in FOREIGN.items():
         (base / name).parent.mkdir(parents=True, exist_ok=True)
         (base / name).write_text(text, newline="")
-    (base / "var").mkdir()
+    (base / "var/lib").mkdir(parents=True)
     tls = certified(base)
     with (
         serving(base / "index") as server,

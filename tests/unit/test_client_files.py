@@ -20,6 +20,8 @@ from typing import Any
 import pypi_client_files as files
 import pytest
 import yaml
+from places import places
+from platformdirs.macos import MacOS
 from pypi_client_edit import plan
 
 ROLE = Path(__file__).parents[2] / "roles/pypi_client"
@@ -67,7 +69,7 @@ class Host:
 
     def __init__(self, base: Path, foreign: Iterable[str] = FOREIGN) -> None:
         self.base = base
-        for name in ("etc", "var", "home/ci", "home/dev"):
+        for name in ("etc", "var/lib", "home/ci", "home/dev"):
             (base / name).mkdir(parents=True)
         for name in foreign:
             (base / name).parent.mkdir(parents=True, exist_ok=True)
@@ -79,8 +81,9 @@ class Host:
         homes = {
             name: [name, "x", str(UID), str(GID), "", f"{self.base}/home/{name}", "/bin/sh"] for name in ("ci", "dev")
         }
-        targets = plan.pypi_client_targets(users, want["scope"], f"{self.base}/etc", homes, want)
-        record = {"base": f"{self.base}/var", "path": "private-pypi/client.json"}
+        here = places("Linux", self.base)
+        targets = plan.pypi_client_targets(users, want["scope"], here, homes, want)
+        record = here["record"]
         seen = files.look({"record": record, "read": targets, "store": None, "uv": []}) | {"uv": uv or {}}
         return plan.pypi_client_plan(seen, targets, users, want, record)
 
@@ -152,7 +155,7 @@ def test_a_change_and_the_way_back_leave_nothing_behind(host: Callable[[str], Ho
     assert changed.meaning() == before
     changed.run(remove=True)
     assert changed.tree() == never.tree()
-    assert not (changed.base / "var/private-pypi").exists()
+    assert not (changed.base / "var/lib/private-pypi").exists()
 
 
 def test_a_run_that_breaks_off_anywhere_is_made_up_for(tmp_path: Path, change: dict[str, Any]) -> None:
@@ -207,7 +210,7 @@ def test_the_record_holds_no_secret_and_is_roots(tmp_path: Path) -> None:
     write = host.plan()["writes"][-1]
     assert [write[key] for key in ("path", "uid", "gid", "mode")] == ["private-pypi/client.json", 0, 0, "0600"]
     host.run()
-    assert "s3cr3t" not in host.tree()["var/private-pypi/client.json"]
+    assert "s3cr3t" not in host.tree()["var/lib/private-pypi/client.json"]
 
 
 @pytest.mark.parametrize(
@@ -216,7 +219,7 @@ def test_the_record_holds_no_secret_and_is_roots(tmp_path: Path) -> None:
 def test_a_broken_record_is_named(tmp_path: Path, text: str) -> None:
     host = Host(tmp_path / "host")
     host.run()
-    (host.base / "var/private-pypi/client.json").write_text(text)
+    (host.base / "var/lib/private-pypi/client.json").write_text(text)
     with pytest.raises(ValueError, match=r"private-pypi/client.json on the host is no record"):
         host.run()
 
@@ -247,7 +250,7 @@ def test_secrets_of_every_tool_are_in_files_of_their_owner_s_alone(tmp_path: Pat
         assert {(host.base / name).stat().st_mode & 0o777 for name in secret} == {0o600}
         assert {name for name in secret if "dev" in name} == ({"home/dev/.netrc"} if scope == "system" else set())
         assert len(secret) == (6 if scope == "system" else 5)
-        open_ = set(host.tree()) - secret - before - {"var/private-pypi/client.json"}
+        open_ = set(host.tree()) - secret - before - {"var/lib/private-pypi/client.json"}
         assert {(host.base / name).stat().st_mode & 0o777 for name in open_} == {0o644}
 
 
@@ -467,3 +470,30 @@ def test_a_dry_run_shows_a_diff_and_writes_nothing(tmp_path: Path) -> None:
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "CHANGED" in said and "+s3cr3t" in said and content not in said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_on_macos_the_files_are_where_the_tools_look() -> None:
+    """By the library that tells them so; uv and twine have the same places as on Linux."""
+    machine, home = MacOS("pip").site_data_dir, "/Users/ci"
+    accounts = {"ci": ["ci", "*", "501", "20", "", home, "/bin/zsh"]}
+    want = BEFORE | {"tools": list(plan.KINDS)}
+    found = {
+        scope: {
+            target["kind"]: plan.pypi_client_place(target)
+            for target in plan.pypi_client_targets([user("ci")], scope, places("Darwin"), accounts, want)
+        }
+        for scope in ("system", "user")
+    }
+    settings = {
+        name: MacOS(name).user_config_dir.replace(str(Path.home()), home) for name in ("pypoetry", "pdm", "hatch")
+    }
+    own = {
+        "poetry": f"{settings['pypoetry']}/config.toml",
+        "poetry_auth": f"{settings['pypoetry']}/auth.toml",
+        "hatch": f"{settings['hatch']}/config.toml",
+        "pdm": f"{settings['pdm']}/config.toml",
+        "netrc": f"{home}/.netrc",
+        "pypirc": f"{home}/.pypirc",
+    }
+    assert found["system"] == own | {"pip": f"{machine}/pip.conf", "uv": "/etc/uv/uv.toml"}
+    assert found["user"] == own | {"pip": f"{home}/.config/pip/pip.conf", "uv": f"{home}/.config/uv/uv.toml"}

@@ -26,18 +26,22 @@ _REMEMBERED = ("index_url", "upload_url", "repository", "cert")
 
 
 def pypi_client_passwd(lines: Sequence[str]) -> dict[str, list[str]]:
-    """The accounts that `getent passwd` printed."""
+    """The accounts, of lines as /etc/passwd has them."""
     return {line.split(":")[0]: line.split(":") for line in lines}
 
 
 def pypi_client_targets(
     users: Sequence[Mapping[str, Any]],
     scope: str,
-    etc: str,
+    places: Mapping[str, Any],
     passwd: Mapping[str, Sequence[str]],
     want: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
-    """The files to keep: kind, place (base and path below it), owner and group (numeric), entries of their users by number."""
+    """The files to keep: kind, place (base and path below it), owner and group (numeric), entries of their users by number.
+
+    `places` are the system's: `machine` has base and path of each kind that is everybody's, `settings` is where below a home poetry,
+    pdm and hatch have theirs.
+    """
     kinds = {"netrc", "profile"}.union(*(KINDS[tool] for tool in want["tools"]))
     targets: list[dict[str, Any]] = []
 
@@ -50,24 +54,22 @@ def pypi_client_targets(
             targets.append({**place, "uid": uid, "gid": gid, "entries": entries, "secret": secret})
 
     if scope == "system":
-        everyone = (etc, ("0", "0"), list(range(len(users))))
-        add("pip", "pip.conf", *everyone)
-        add("uv", "uv/uv.toml", *everyone)
-        add("pdm", "xdg/pdm/config.toml", *everyone)
-        if want["cert"] or "pipenv" in want["tools"]:
-            add("profile", "profile.d/private-pypi.sh", *everyone)
+        for kind, (base, path) in places["machine"].items():
+            if kind != "profile" or want["cert"] or "pipenv" in want["tools"]:
+                add(kind, path, base, ("0", "0"), list(range(len(users))))
     for index, user in enumerate(users):
         _, _, uid, gid, _, home, *_ = passwd[user["user"]]
         account, publishes = (home, (uid, gid), [index]), bool(user.get("publish"))
+        settings = places["settings"]
         if scope == "user":
             add("pip", ".config/pip/pip.conf", *account)
             add("uv", ".config/uv/uv.toml", *account)
         if scope == "user" or publishes:
-            add("pdm", ".config/pdm/config.toml", *account, secret=publishes)
-        add("poetry", ".config/pypoetry/config.toml", *account)
+            add("pdm", f"{settings}/pdm/config.toml", *account, secret=publishes)
+        add("poetry", f"{settings}/pypoetry/config.toml", *account)
         if publishes:
-            add("poetry_auth", ".config/pypoetry/auth.toml", *account, secret=True)
-            add("hatch", ".config/hatch/config.toml", *account, secret=True)
+            add("poetry_auth", f"{settings}/pypoetry/auth.toml", *account, secret=True)
+            add("hatch", f"{settings}/hatch/config.toml", *account, secret=True)
         add("netrc", ".netrc", *account, secret=True)
         add("pypirc", ".pypirc", *account, secret=True)
     return targets
