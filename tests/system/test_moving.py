@@ -217,3 +217,5 @@ def test_the_posts_stack_gives_way_and_comes_back(
     assert back.returncode == 0, back.stdout
     assert post.containers() == theirs and post.volume() == before
     assert f"acme_two-{version}" in post.page("acme-two")
+    left = lab.server.run("systemctl list-units --all --no-legend --state=active 'pypi-*.timer' 'pypi-*.path'").stdout
+    assert left == ""
