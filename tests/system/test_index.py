@@ -301,6 +301,7 @@ def test_an_account_gets_a_quarter_of_what_uploads_there_can_be(
 # Changes
 
 
+@pytest.mark.scenario("default")
 def test_an_upload_is_there_in_the_next_instant(edge: Edge, version: str, tmp_path: Path) -> None:
     """1,000 times, by four clients side by side, each on other connections than the upload's; nginx keeps files open."""
 

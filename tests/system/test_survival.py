@@ -81,6 +81,7 @@ def upgrade(lab: Lab, edge: Edge) -> Generator[Upgrade]:
     session.close()
 
 
+@pytest.mark.scenario("default")
 def test_a_new_image_recreates_only_what_it_is_for(upgrade: Upgrade) -> None:
     assert upgrade.run.returncode == 0, upgrade.run.stdout[-5000:]
     same = {service for service in SERVICES if upgrade.before[service]["Id"] == upgrade.after[service]["Id"]}
@@ -89,11 +90,13 @@ def test_a_new_image_recreates_only_what_it_is_for(upgrade: Upgrade) -> None:
     assert upgrade.after["pypiserver"]["Config"]["Image"].endswith("-next")
 
 
+@pytest.mark.scenario("default")
 def test_a_new_image_keeps_the_packages(edge: Edge, upgrade: Upgrade, digest: str, make: MakeWheel) -> None:
     assert survivor(edge) == digest
     assert edge.upload(make("acme-after-upgrade", 2_000), "alice").status == 200
 
 
+@pytest.mark.scenario("default")
 def test_an_old_password_is_refused_from_the_first_request(edge: Edge, upgrade: Upgrade) -> None:
     """Also on a connection on which it was right a moment ago."""
     assert upgrade.late.status == 401
@@ -105,6 +108,7 @@ def test_an_old_password_is_refused_from_the_first_request(edge: Edge, upgrade: 
     assert status == 401
 
 
+@pytest.mark.scenario("default")
 def test_a_run_that_changes_users_says_no_secret(lab: Lab, upgrade: Upgrade) -> None:
     secrets = Secrets.of(lab, [*PASSWORDS.values(), NEW_PASSWORD])
     assert secrets.found_in(upgrade.run.stdout + upgrade.run.stderr) == []
