@@ -118,10 +118,10 @@ def test_the_engine_starts_after_firewalld(lab: Lab, host: str) -> None:
 def test_a_run_that_ended_before_its_handlers_is_made_good(lab: Lab, host: str) -> None:
     """The files are as they should be, and neither firewalld nor the engine has read them."""
     zone = "/etc/firewalld/zones/host_firewall.xml"
-    lab.server.check_output(
-        f"cp -p {zone} /run/ && sed -i /9101/d {zone} && systemctl restart firewalld && cp -p /run/host_firewall.xml {zone}"
-    )
+    lab.server.check_output(f"cp -p {zone} /run/ && sed -i /9101/d {zone} && systemctl restart firewalld")
     with service(lab, host, 9101):
+        wait_until("it is closed", lambda: asked(lab, host, 9101) == "000", 60)  # firewalld is active before it has read
+        lab.server.check_output(f"cp -p /run/host_firewall.xml {zone}")
         assert asked(lab, host, 9101) == "000"
         said, _ = play(lab, host, "molecule/platforms/converge.yml")
         assert "To be read: firewalld, docker" in said and asked(lab, host, 9101) == "200", said
