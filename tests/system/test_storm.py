@@ -81,6 +81,7 @@ def measure(edge: Edge, count: int) -> tuple[list[float], set[int]]:
 
 
 def test_a_burst_of_wrong_logins_leaves_others_alone(lab: Lab, edge: Edge) -> None:
+    """Hardly anyone who is known waits for as long as a single verification takes, of a thousand that are asked for."""
     plan: dict[str, Any] = {"host": edge.hostname, "port": edge.port, "path": PAGE}
     plan |= {"connections": 100, "requests": 10, "credential": ""}
     program = lab.bring(Path(__file__).with_name("storm.py"))
@@ -89,6 +90,9 @@ def test_a_burst_of_wrong_logins_leaves_others_alone(lab: Lab, edge: Edge) -> No
     def attempt() -> float:
         measure(edge, 20)
         calm, _ = measure(edge, 500)
+        start = time.monotonic()
+        assert ask(edge, wrong()) == 401
+        one = time.monotonic() - start
         burst = subprocess.Popen(
             ["docker", "exec", "-i", container, "python3", program],
             stdin=subprocess.PIPE,
@@ -108,9 +112,9 @@ def test_a_burst_of_wrong_logins_leaves_others_alone(lab: Lab, edge: Edge) -> No
         refused = [status for status, _ in json.loads(burst.communicate(timeout=120)[0])]
         assert len(refused) == 1000 and set(refused) <= {401, 429}, set(refused)
         assert statuses == {200} and health == {200}
-        return p99(stormy) - p99(calm)
+        return (p99(stormy) - p99(calm)) / one
 
-    assert best(attempt, 0.05) < 0.05
+    assert best(attempt, 1) < 1
     assert lab.healthy()
     assert all(container["State"]["Health"]["FailingStreak"] == 0 for container in lab.containers().values())
 
