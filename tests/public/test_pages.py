@@ -154,6 +154,43 @@ def test_a_page_that_is_the_same_keeps_its_etag_and_another_has_another(start: S
     assert path.stat().st_mtime >= first + 1
 
 
+def test_a_form_is_made_when_it_is_asked_for(start: Start, upstream: Upstream) -> None:
+    """Installers take JSON, and wait for nothing else."""
+    upstream.add("lib")
+    engine = start()
+    folder = engine.cache / "simple/lib"
+    assert engine.ask("/simple/lib/?index.json").status == 200
+    assert {path.name for path in folder.iterdir()} == {"index.json", "index.json.gz"}
+    first = (folder / "index.json").stat().st_mtime
+    engine.now += 100
+    assert engine.ask("/simple/lib/?index.html").status == 200
+    assert {path.name for path in folder.iterdir()} == {"index.html", "index.html.gz", "index.json", "index.json.gz"}
+    assert (folder / "index.json").stat().st_mtime == first
+    assert upstream.count("/simple/lib/") == 1
+    engine.later(501)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(("first", "second"), [("html", "json"), ("json", "html")])
+def test_both_forms_are_of_one_moment(start: Start, upstream: Upstream, first: str, second: str) -> None:
+    """Whatever happens between the two: here somebody takes a file out of a cache that nobody fills."""
+    files = [upstream.add("lib", version) for version in ("1.0", "2.0")]
+    engine = start()
+    for file in files:
+        assert engine.ask(address(file, "lib")).status == 200
+    engine.kept()
+    engine = start(packages="cached")
+    page = engine.cache / f"simple/lib/index.{first}"
+    assert engine.ask(f"/simple/lib/?index.{first}").status == 200
+    assert files[0].filename in page.read_text()
+    assert engine.mirror
+    engine.mirror.cache.purge("lib", files[0].filename)
+    assert engine.ask(f"/simple/lib/?index.{second}").status == 200
+    for form in (first, second):
+        text = (page.parent / f"index.{form}").read_text()
+        assert files[1].filename in text and files[0].filename not in text
+
+
 def test_a_page_is_asked_for_once_in_ten_minutes_and_then_only_for_changes(start: Start, upstream: Upstream) -> None:
     upstream.add("lib")
     content = b""
@@ -221,8 +258,10 @@ def test_a_large_page_in_time(start: Start, upstream: Upstream) -> None:
 def test_nothing_breaks_out_of_a_page() -> None:
     evil = '"><script>alert(1)</script>'
     file = listing.File("lib-1.0.tar.gz", "1.0", "https://x/", "0" * 64, 1, "", evil, "", evil, evil)
-    pages = render(listing.Listing("lib", "pypi", "https://x/", (file,), (), evil, evil), [file])
-    assert b"<script" not in pages["index.html"]
+    known = listing.Listing("lib", "pypi", "https://x/", (file,), (), evil, evil)
+    assert b"<script" not in render("index.html", known, [file])["index.html"]
+    page = json.loads(render("index.json", known, [file])["index.json"])
+    assert [page["project-status"]["reason"], page["files"][0]["yanked"]] == [evil, evil]
 
 
 VERSIONS = (

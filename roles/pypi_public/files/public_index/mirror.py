@@ -20,7 +20,7 @@ from .errors import Busy, Forbidden, Refusal, Unknown
 from .legacy import document
 from .listing import File
 from .locks import Locks
-from .pages import render
+from .pages import FORMS, render
 from .policy import Policy
 from .shares import Shares
 
@@ -47,30 +47,36 @@ class Mirror:
         self._downloads: dict[Path, Download] = {}
         self._places = Shares(DOWNLOADS, PATIENCE)
         self._page_ends: dict[str, float] = {}
-        self._page_times: dict[str, tuple[bytes, float]] = {}
+        self._page_times: dict[tuple[str, str], tuple[bytes, float]] = {}
         self._file_ends: dict[str, float] = {}
         self._exemption_ends, self._looked = self._next_exemption_end(), self._clock()
 
     # What clients ask for
 
-    def page(self, name: str) -> None:
-        """See to it that a project's pages are in place."""
+    def page(self, name: str, form: str = "") -> None:
+        """See to it that a project's page is in place in this form, or in both.
+
+        Installers take one form, so the other is made when somebody asks for it, and then what is there is made again with it: both
+        are always of one listing and one moment.
+        """
         self._gate(name)
+        wanted = {form} if form else {*FORMS}
         with self._names(name):
-            now = self._clock()
-            if self._page_ends.get(name, 0) > now + AHEAD and self.cache.has_pages(name):
+            now, there = self._clock(), self.cache.forms(name)
+            if self._page_ends.get(name, 0) > now + AHEAD and wanted <= there:
                 return
             known, files, ends = self._offer(name, now)
-            with self._catalogue.reading:
-                pages = render(known.listing, files)
-            # nginx makes the ETag of size and time: another page is younger by a second, and the same one is not.
-            digest = hashlib.sha256(pages["index.json.gz"] + pages["index.html.gz"]).digest()
-            last, written = self._page_times.get(name, (b"", 0.0))
-            if digest != last:
-                written = max(now, written + 1)
-            self.cache.make_room(sum(map(len, pages.values())))
-            self.cache.put_pages(name, pages, written)
-            self._page_times[name] = digest, written
+            for made in sorted(wanted | there):
+                with self._catalogue.reading:
+                    page = render(made, known.listing, files)
+                # nginx makes the ETag of size and time: another page is younger by a second, and the same one is not.
+                digest = hashlib.sha256(page[f"{made}.gz"]).digest()
+                last, written = self._page_times.get((name, made), (b"", 0.0))
+                if digest != last:
+                    written = max(now, written + 1)
+                self.cache.make_room(sum(map(len, page.values())))
+                self.cache.put_page(name, made, page, written)
+                self._page_times[name, made] = digest, written
             self._page_ends[name] = ends
 
     def document(self, name: str) -> bytes:
