@@ -264,6 +264,7 @@ def test_nothing_breaks_out_of_a_page() -> None:
     assert [page["project-status"]["reason"], page["files"][0]["yanked"]] == [evil, evil]
 
 
+TEXTS = st.text(st.sampled_from('[],"\\\n1a'), max_size=12)
 VERSIONS = (
     "1.0 1 v1.0.0 1.0.dev1 1.0a1 1.0a1.dev2 1.0b2 1.0rc1 1.0c1 1.0-1 1.0.post1 1.0.post1.dev3 1!0.5 1.0+abc 1.0+abc.5"
 )
@@ -320,3 +321,23 @@ def test_a_configuration_is_refused_with_the_key(options: dict[str, Any], word: 
 
 def test_the_default_upstream_is_the_one_that_pip_has() -> None:
     assert config.parse({}).upstreams[0].url.startswith("https://")
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["lib-1.tar.gz", "lib-2.zip", "é"]), TEXTS, st.sampled_from("abc")), max_size=6),
+    st.lists(TEXTS, max_size=2),
+    TEXTS,
+    st.booleans(),
+)
+def test_one_file_of_a_listing_is_found_as_by_reading_all(
+    said: list[tuple[str, str, str]], versions: list[str], reason: str, old: bool
+) -> None:
+    """Whatever an upstream writes into it; also in one without lines, as it was once."""
+    files = tuple(listing.File(name, "1", "https://x/", digest * 64, yanked=text) for name, text, digest in said)
+    known = listing.Listing("lib", "pypi", "https://x/", files, tuple(versions), "", reason, "")
+    kept = json.dumps(known, separators=(",", ":")).encode() if old else known.dump()
+    assert listing.restore(kept) == known
+    for filename in ("lib-1.tar.gz", "lib-2.zip", "é", 'lib-1.tar.gz","1', ""):
+        for digest in "abc":
+            alone = tuple(file for file in files if file.key == (digest * 16, filename))
+            assert listing.excerpt(kept, digest * 16, filename) == known._replace(files=alone)

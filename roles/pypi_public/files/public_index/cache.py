@@ -22,7 +22,7 @@ from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import IO, BinaryIO, NamedTuple
 
-from .listing import Listing, restore
+from .listing import Listing, excerpt, restore
 from .pages import FORMS, names
 
 SPARE = 64 << 20
@@ -127,18 +127,16 @@ class Cache:
 
     # Listings
 
-    def listing(self, name: str) -> tuple[Listing, float] | None:
-        """What the upstream said, and when that was last confirmed; None if there is nothing that can be read."""
-        path = self._listing(name)
+    def listing(self, name: str) -> Listing | None:
+        """What the upstream said; None if there is nothing that can be read."""
         with suppress(OSError, ValueError):
-            return restore(path.read_bytes()), path.stat().st_mtime
+            return restore(self._listing(name).read_bytes())
         return None
 
-    def listing_stamp(self, name: str) -> tuple[int, int] | None:
-        """What tells one state of a listing from another."""
-        with suppress(OSError):
-            found = self._listing(name).stat()
-            return found.st_ino, found.st_size
+    def excerpt(self, name: str, digest16: str, filename: str) -> Listing | None:
+        """What it said of one file, likewise."""
+        with suppress(OSError, ValueError):
+            return excerpt(self._listing(name).read_bytes(), digest16, filename)
         return None
 
     def put_listing(self, listing: Listing, now: float) -> None:
