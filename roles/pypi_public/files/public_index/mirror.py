@@ -107,17 +107,16 @@ class Mirror:
         if found := self._downloads.get(path):
             return found
         self._places.take(reader)
-        with ExitStack() as place, self._lock:
+        with ExitStack() as place:
             place.callback(self._places.give, reader)
-            if found := self._downloads.get(path):
-                return found
             limit = LARGEST_METADATA if filename != file.filename else self.config.cache_size
             download = Download(self._catalogue.transport(name), self.cache, url, sha256, size, limit)
-            arguments = self._keep(name, file, path, sha256), self._end(path, reader)
-            # Nobody may wait for one that could not be started.
-            threading.Thread(target=download.run, daemon=True, args=arguments).start()
-            self._downloads[path] = download
+            with self._lock:
+                if (found := self._downloads.setdefault(path, download)) is not download:
+                    return found
             place.pop_all()
+        # Not under the lock: where others compute, a thread takes its time to start, and everybody would wait for each.
+        download.start(self._keep(name, file, path, sha256), self._end(path, reader))
         return download
 
     def size(self, name: str, digest16: str, filename: str) -> Path | int | None:
