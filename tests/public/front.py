@@ -22,12 +22,13 @@ def fronted(engine: Engine) -> Iterator[tuple[str, list[str]]]:
 
         def do_GET(self) -> None:
             asked.append(self.path)
-            reply = engine.ask(re.sub("^/public/", "/files/", self.path), self.command, timeout=300)
             page = re.fullmatch("/simple/([^/]+)/", self.path)
+            kind = JSON if JSON in self.headers.get("Accept", "") else "text/html"
+            form = "index.json" if kind == JSON else "index.html"
+            path = f"{self.path}?{form}" if page else re.sub("^/public/", "/files/", self.path)
+            reply = engine.ask(path, self.command, timeout=300)
             if page and reply.status == 200:
-                kind = JSON if JSON in self.headers.get("Accept", "") else "text/html"
-                name = "index.json.gz" if kind == JSON else "index.html.gz"
-                content = (engine.cache / "simple" / page[1] / name).read_bytes()
+                content = (engine.cache / "simple" / page[1] / f"{form}.gz").read_bytes()
                 say(self, content, kind, Content_Encoding="gzip")
             else:
                 length = reply.headers["Content-Length"] if self.command == "HEAD" else str(len(reply.body))

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from public_index import download
 from public_index.__main__ import main
 from public_index.cache import Cache
 
@@ -383,13 +384,50 @@ def test_room_cannot_be_made(start: Start, upstream: Upstream, monkeypatch: pyte
         for _ in range(2):
             assert engine.ask(address(artifact, "lib"), timeout=5).status == 502
     assert not engine.kept()
+    mirror, others = engine.mirror, list[Any]()
+
+    def no_thread(_self: threading.Thread) -> None:
+        others.append(mirror.file("lib", artifact.sha256[:16], artifact.filename))  # somebody else, in this moment
+        raise RuntimeError("no thread")
+
     with monkeypatch.context() as broken:
-        broken.setattr(threading.Thread, "start", lambda _self: (_ for _ in ()).throw(RuntimeError("no thread")))
+        broken.setattr(threading.Thread, "start", no_thread)
         for _ in range(2):
             with pytest.raises(RuntimeError):
-                engine.mirror.file("lib", artifact.sha256[:16], artifact.filename)
+                mirror.file("lib", artifact.sha256[:16], artifact.filename)
+    assert ["no thread" in str(other._error) for other in others] == [True, True]
     assert engine.ask(address(artifact, "lib"), timeout=5).body == artifact.content
     assert engine.kept() == {artifact.filename}
+
+
+def test_a_download_that_is_slow_to_start_holds_no_other_up(
+    start: Start, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads take their time where others compute: on a cold install every file waited for all others to begin."""
+    first, second = upstream.add("one"), upstream.add("two")
+    engine = start()
+    assert engine.mirror
+    for name in ("one", "two"):
+        assert engine.page(name)
+    going, begin, started = threading.Event(), threading.Event(), download.Download.start
+
+    def slow(self: download.Download, *arguments: Any) -> None:
+        if first.filename in self._url:
+            going.set()
+            begin.wait(60)
+        started(self, *arguments)
+
+    monkeypatch.setattr(download.Download, "start", slow)
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(engine.ask, address(first, "one"))]
+        assert going.wait(10)
+        asked.append(pool.submit(engine.ask, address(first, "one")))  # of the same file: it follows the first
+        try:
+            assert engine.ask(address(second, "two"), timeout=10).body == second.content
+        finally:
+            begin.set()
+        assert [reply.result().body for reply in asked] == [first.content] * 2
+    assert upstream.sent[first.filename] == len(first.content)
 
 
 def test_many_make_room_at_once(tmp_path: Path) -> None:

@@ -154,6 +154,43 @@ def test_a_page_that_is_the_same_keeps_its_etag_and_another_has_another(start: S
     assert path.stat().st_mtime >= first + 1
 
 
+def test_a_form_is_made_when_it_is_asked_for(start: Start, upstream: Upstream) -> None:
+    """Installers take JSON, and wait for nothing else."""
+    upstream.add("lib")
+    engine = start()
+    folder = engine.cache / "simple/lib"
+    assert engine.ask("/simple/lib/?index.json").status == 200
+    assert {path.name for path in folder.iterdir()} == {"index.json", "index.json.gz"}
+    first = (folder / "index.json").stat().st_mtime
+    engine.now += 100
+    assert engine.ask("/simple/lib/?index.html").status == 200
+    assert {path.name for path in folder.iterdir()} == {"index.html", "index.html.gz", "index.json", "index.json.gz"}
+    assert (folder / "index.json").stat().st_mtime == first
+    assert upstream.count("/simple/lib/") == 1
+    engine.later(501)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(("first", "second"), [("html", "json"), ("json", "html")])
+def test_both_forms_are_of_one_moment(start: Start, upstream: Upstream, first: str, second: str) -> None:
+    """Whatever happens between the two: here somebody takes a file out of a cache that nobody fills."""
+    files = [upstream.add("lib", version) for version in ("1.0", "2.0")]
+    engine = start()
+    for file in files:
+        assert engine.ask(address(file, "lib")).status == 200
+    engine.kept()
+    engine = start(packages="cached")
+    page = engine.cache / f"simple/lib/index.{first}"
+    assert engine.ask(f"/simple/lib/?index.{first}").status == 200
+    assert files[0].filename in page.read_text()
+    assert engine.mirror
+    engine.mirror.cache.purge("lib", files[0].filename)
+    assert engine.ask(f"/simple/lib/?index.{second}").status == 200
+    for form in (first, second):
+        text = (page.parent / f"index.{form}").read_text()
+        assert files[1].filename in text and files[0].filename not in text
+
+
 def test_a_page_is_asked_for_once_in_ten_minutes_and_then_only_for_changes(start: Start, upstream: Upstream) -> None:
     upstream.add("lib")
     content = b""
@@ -221,10 +258,13 @@ def test_a_large_page_in_time(start: Start, upstream: Upstream) -> None:
 def test_nothing_breaks_out_of_a_page() -> None:
     evil = '"><script>alert(1)</script>'
     file = listing.File("lib-1.0.tar.gz", "1.0", "https://x/", "0" * 64, 1, "", evil, "", evil, evil)
-    pages = render(listing.Listing("lib", "pypi", "https://x/", (file,), (), evil, evil), [file])
-    assert b"<script" not in pages["index.html"]
+    known = listing.Listing("lib", "pypi", "https://x/", (file,), (), evil, evil)
+    assert b"<script" not in render("index.html", known, [file])["index.html"]
+    page = json.loads(render("index.json", known, [file])["index.json"])
+    assert [page["project-status"]["reason"], page["files"][0]["yanked"]] == [evil, evil]
 
 
+TEXTS = st.text(st.sampled_from('[],"\\\n1a'), max_size=12)
 VERSIONS = (
     "1.0 1 v1.0.0 1.0.dev1 1.0a1 1.0a1.dev2 1.0b2 1.0rc1 1.0c1 1.0-1 1.0.post1 1.0.post1.dev3 1!0.5 1.0+abc 1.0+abc.5"
 )
@@ -281,3 +321,23 @@ def test_a_configuration_is_refused_with_the_key(options: dict[str, Any], word: 
 
 def test_the_default_upstream_is_the_one_that_pip_has() -> None:
     assert config.parse({}).upstreams[0].url.startswith("https://")
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["lib-1.tar.gz", "lib-2.zip", "é"]), TEXTS, st.sampled_from("abc")), max_size=6),
+    st.lists(TEXTS, max_size=2),
+    TEXTS,
+    st.booleans(),
+)
+def test_one_file_of_a_listing_is_found_as_by_reading_all(
+    said: list[tuple[str, str, str]], versions: list[str], reason: str, old: bool
+) -> None:
+    """Whatever an upstream writes into it; also in one without lines, as it was once."""
+    files = tuple(listing.File(name, "1", "https://x/", digest * 64, yanked=text) for name, text, digest in said)
+    known = listing.Listing("lib", "pypi", "https://x/", files, tuple(versions), "", reason, "")
+    kept = json.dumps(known, separators=(",", ":")).encode() if old else known.dump()
+    assert listing.restore(kept) == known
+    for filename in ("lib-1.tar.gz", "lib-2.zip", "é", 'lib-1.tar.gz","1', ""):
+        for digest in "abc":
+            alone = tuple(file for file in files if file.key == (digest * 16, filename))
+            assert listing.excerpt(kept, digest * 16, filename) == known._replace(files=alone)

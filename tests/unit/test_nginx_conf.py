@@ -125,6 +125,13 @@ def test_only_who_was_let_in_gets_to_the_engine() -> None:
             ]
 
 
+def test_the_engine_makes_the_form_that_is_served_afterwards() -> None:
+    found = locations(render(pypi_stack_public=True))
+    assert "/simple/$public_project/?$clear;" in found["@fetch_page"]
+    (served,) = [text for text in found.values() if "/public/simple/$kept/$clear " in text]
+    assert "try_files" in served
+
+
 def test_what_the_engine_gets_has_nothing_of_the_client() -> None:
     for text in (text for text in locations(render(pypi_stack_public=True)).values() if "$engine" in text):
         assert "proxy_pass_request_headers off" in text

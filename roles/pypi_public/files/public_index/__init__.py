@@ -12,7 +12,7 @@ legacy      the older JSON API
 cache       what is kept on disk, and for how long
 shares      who gets a place when many want one
 locks       one thread at a time for each project
-catalogue   listings from disk, memory and upstream
+catalogue   listings from disk and upstream
 download    one file from upstream to any number of readers
 mirror      all of that together
 server      HTTP towards nginx

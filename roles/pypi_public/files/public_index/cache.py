@@ -22,8 +22,8 @@ from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import IO, BinaryIO, NamedTuple
 
-from .listing import Listing, restore
-from .pages import NAMES
+from .listing import Listing, excerpt, restore
+from .pages import FORMS, names
 
 SPARE = 64 << 20
 """Bytes of the file system that are left to others."""
@@ -105,39 +105,38 @@ class Cache:
 
     # Pages
 
-    def has_pages(self, name: str) -> bool:
-        folder = self.root / "simple" / name
-        return all((folder / page).exists() for page in NAMES if page.endswith(".gz"))
+    def forms(self, name: str) -> set[str]:
+        """Those in which a project's page is there."""
+        return {form for form in FORMS if (self.root / "simple" / name / f"{form}.gz").exists()}
 
-    def put_pages(self, name: str, pages: Mapping[str, bytes], time: float) -> None:
-        """Place a project's pages, and take away the forms that there are no more."""
+    def put_page(self, name: str, form: str, page: Mapping[str, bytes], time: float) -> None:
+        """Place a form of a project's page, and take away its files that there are no more."""
         folder = self.root / "simple" / name
-        for page, content in pages.items():
-            self.write(folder / page, content, time)
-        for page in NAMES:
-            if page not in pages:
-                (folder / page).unlink(missing_ok=True)
+        for filename, content in page.items():
+            self.write(folder / filename, content, time)
+        for filename in names(form):
+            if filename not in page:
+                (folder / filename).unlink(missing_ok=True)
 
     def drop_pages(self, name: str) -> None:
         folder = self.root / "simple" / name
-        for page in NAMES:
-            (folder / page).unlink(missing_ok=True)
+        for form in FORMS:
+            for filename in names(form):
+                (folder / filename).unlink(missing_ok=True)
         _remove_empty(folder)
 
     # Listings
 
-    def listing(self, name: str) -> tuple[Listing, float] | None:
-        """What the upstream said, and when that was last confirmed; None if there is nothing that can be read."""
-        path = self._listing(name)
+    def listing(self, name: str) -> Listing | None:
+        """What the upstream said; None if there is nothing that can be read."""
         with suppress(OSError, ValueError):
-            return restore(path.read_bytes()), path.stat().st_mtime
+            return restore(self._listing(name).read_bytes())
         return None
 
-    def listing_stamp(self, name: str) -> tuple[int, int] | None:
-        """What tells one state of a listing from another."""
-        with suppress(OSError):
-            found = self._listing(name).stat()
-            return found.st_ino, found.st_size
+    def excerpt(self, name: str, digest16: str, filename: str) -> Listing | None:
+        """What it said of one file, likewise."""
+        with suppress(OSError, ValueError):
+            return excerpt(self._listing(name).read_bytes(), digest16, filename)
         return None
 
     def put_listing(self, listing: Listing, now: float) -> None:

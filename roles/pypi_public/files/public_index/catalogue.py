@@ -1,4 +1,4 @@
-"""What upstreams say of projects: from disk and memory as long as it is good enough, from the upstream then."""
+"""What upstreams say of projects: from disk as long as it is good enough, from the upstream then."""
 
 from __future__ import annotations
 
@@ -6,20 +6,17 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import NamedTuple
 
 from . import listing as listings
 from .cache import Cache
 from .config import Config, Upstream
 from .errors import Failed, Refusal, Unknown
-from .listing import File, Listing
+from .listing import Listing
 from .transport import Transport
 
 LARGEST_PAGE = 32 << 20
 READERS = 4
 """Pages that are parsed or rendered at once: a large one takes 100 MB meanwhile. What comes in slowly waits on disk, not here."""
-REMEMBERED = 60_000
-"""Files of listings in memory."""
 NEGATIVE = 60
 STALE = 30
 """Seconds after which an upstream that failed is asked again."""
@@ -27,12 +24,6 @@ STEP = 60
 """Seconds that the clock may go back; after more, what it let through is judged anew."""
 
 log = logging.getLogger(__name__)
-
-
-class Known(NamedTuple):
-    listing: Listing
-    files: dict[tuple[str, str], File]
-    """By digest16 and file name."""
 
 
 class Catalogue:
@@ -46,7 +37,6 @@ class Catalogue:
         self._transports = {upstream.name: Transport(upstream, config.timeout) for upstream in config.upstreams}
         self.reading = threading.BoundedSemaphore(READERS)
         self._lock = threading.Lock()
-        self._known: OrderedDict[str, tuple[tuple[int, int], Known]] = OrderedDict()
         self._unknown: OrderedDict[str, float] = OrderedDict()
         self._suspended: dict[tuple[str, str], float] = {}
 
@@ -55,34 +45,20 @@ class Catalogue:
         now = self._clock()
         return sorted({name for (name, _), until in list(self._suspended.items()) if until > now})
 
-    def read(self, name: str) -> Known | None:
+    def read(self, name: str) -> Listing | None:
         """What is known on disk; nothing if it is from an upstream that does not answer for the name any more."""
-        stamp = self._cache.listing_stamp(name)
-        if not stamp:
-            return None
-        with self._lock:
-            found = self._known.get(name)
-            if found and found[0] == stamp:
-                self._known.move_to_end(name)
-                return found[1]
         with self.reading:
-            kept = self._cache.listing(name)
+            return self._answered(name, self._cache.listing(name))
+
+    def find(self, name: str, digest16: str, filename: str) -> Listing | None:
+        """The same with one file alone, or with none if it is not listed."""
+        return self._answered(name, self._cache.excerpt(name, digest16, filename))
+
+    def _answered(self, name: str, known: Listing | None) -> Listing | None:
         upstream = self._config.upstream(name)
-        if not kept or not upstream or (kept[0].upstream, kept[0].source) != (upstream.name, upstream.url):
-            return None
-        return self._remember(kept[0])
+        return known if known and upstream and (known.upstream, known.source) == (upstream.name, upstream.url) else None
 
-    def _remember(self, listing: Listing) -> Known:
-        known = Known(listing, {(file.digest16, file.filename): file for file in listing.files})
-        if stamp := self._cache.listing_stamp(listing.project):
-            with self._lock:
-                self._known[listing.project] = stamp, known
-                self._known.move_to_end(listing.project)
-                while len(self._known) > 1 and sum(len(k.files) for _, k in self._known.values()) > REMEMBERED:
-                    self._known.popitem(last=False)
-        return known
-
-    def current(self, name: str, seconds: float) -> tuple[Known, float]:
+    def current(self, name: str, seconds: float) -> tuple[Listing, float]:
         """What the upstream says, confirmed within so many seconds, and until when that is good enough."""
         now, known = self._clock(), self.read(name)
         if self._config.packages == "cached":
@@ -90,7 +66,7 @@ class Catalogue:
                 return known, now + self._config.page_seconds
             raise Unknown(f"{name} is not kept here, and upstream is not asked (pypi_public_packages: cached)")
         # What is not listed any more is for lock files only; it does not make a page.
-        alive = known is not None and not (known.files and all(file.withdrawn for file in known.listing.files))
+        alive = known is not None and not (known.files and all(file.withdrawn for file in known.files))
         if known and alive and now - seconds < (confirmed := self._cache.confirmed(name)) <= now + STEP:
             return known, confirmed + self._config.page_seconds
         upstream = self._upstream(name)
@@ -112,14 +88,14 @@ class Catalogue:
             self._suspended[everything if error.away else this] = now + STALE
             return known, now + STALE
 
-    def _fetch(self, name: str, upstream: Upstream, known: Known | None, now: float) -> Known:
+    def _fetch(self, name: str, upstream: Upstream, known: Listing | None, now: float) -> Listing:
         headers = {"Accept": listings.ACCEPT, "Accept-Encoding": "gzip"}
-        if known and known.listing.etag:
-            headers["If-None-Match"] = known.listing.etag
+        if known and known.etag:
+            headers["If-None-Match"] = known.etag
         seconds = 2 * self._config.timeout
         body = self._cache.spool()
         with body, self._transports[upstream.name].get(f"{upstream.url}{name}/", headers, seconds) as answer:
-            if answer.status == 304 and known and known.listing.etag:
+            if answer.status == 304 and known and known.etag:
                 self._recovered(name, upstream)
                 self._cache.confirm_listing(name, now)
                 return known
@@ -140,27 +116,26 @@ class Catalogue:
         for project in ("", name):
             self._suspended.pop((upstream.name, project), None)
 
-    def _store(self, listing: Listing, known: Known | None, now: float) -> Known:
+    def _store(self, listing: Listing, known: Listing | None, now: float) -> Listing:
         """Keep what the upstream says, and what it said before of files that are kept here and listed no more."""
         name = listing.project
         if known:
-            there = {(file.digest16, file.filename) for file in listing.files}
-            gone = {(kept.digest16, kept.filename) for kept in self._cache.kept(name)} - there
-            old = [known.files[key]._replace(withdrawn=True) for key in gone if key in known.files]
+            gone = {(kept.digest16, kept.filename) for kept in self._cache.kept(name)}
+            gone -= {file.key for file in listing.files}
+            old = [file._replace(withdrawn=True) for file in known.files if file.key in gone]
             listing = listing._replace(files=(*listing.files, *old))
         self._cache.put_listing(listing, now)
-        stored = self._remember(listing)
         self._changed(name)  # what it says of the files that are here may be something else now
-        return stored
+        return listing
 
-    def _forget(self, name: str, known: Known | None, now: float) -> None:
+    def _forget(self, name: str, known: Listing | None, now: float) -> None:
         """The upstream has no such project, for now."""
         with self._lock:
             self._unknown[name] = now + min(NEGATIVE, self._config.page_seconds)
             while len(self._unknown) > 10_000:
                 self._unknown.popitem(last=False)
         if known:
-            left = self._store(known.listing._replace(files=(), versions=(), etag=""), known, now)
+            left = self._store(known._replace(files=(), versions=(), etag=""), known, now)
             if not left.files:
                 self._cache.drop_listing(name)
         else:

@@ -45,6 +45,15 @@ class Download:
         self._error: Refusal | None = None
         self._changed = threading.Condition()
 
+    def start(self, keep: Callable[[Path], None], ended: Callable[[], None]) -> None:
+        """Run in a thread. Nobody waits for one that cannot be started."""
+        try:
+            threading.Thread(target=self.run, daemon=True, args=(keep, ended)).start()
+        except RuntimeError as error:
+            self._fail(Failed(f"a file of {self._transport.upstream.name} cannot be fetched: {error}"))
+            ended()
+            raise
+
     def run(self, keep: Callable[[Path], None], ended: Callable[[], None]) -> None:
         """Fetch it. `keep` gives the whole and synced file a name, `ended` is called last, whatever happens."""
         try:

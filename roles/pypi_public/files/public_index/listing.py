@@ -10,7 +10,7 @@ import json
 import re
 import time
 from collections.abc import Iterable, Mapping
-from datetime import date
+from datetime import datetime
 from functools import lru_cache
 from html.parser import HTMLParser
 from typing import Any, NamedTuple
@@ -27,9 +27,8 @@ MOST_FILES, MOST_VALUES = 50_000, 1_000_000
 """Of a page. The largest real one has 15,000 files; empty values take 25 times their bytes in memory."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(\.\d{1,9})?(?:Z|\+00:00)")
+_TIME = re.compile(r"([0-9-]{10}T[0-9:]{8})(\.[0-9]{1,9})?(?:Z|\+00:00)")
 _STATUS = re.compile(r"[a-z-]{1,40}")
-_EPOCH = date(1970, 1, 1).toordinal()
 _PIECE = 1 << 14
 
 
@@ -56,6 +55,10 @@ class File(NamedTuple):
         """What it is found by in addresses."""
         return self.sha256[:16]
 
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.digest16, self.filename
+
 
 class Listing(NamedTuple):
     """A project's page. `upstream` and `source` are its name and address; `status` and `status_reason` are PEP 792's."""
@@ -70,16 +73,32 @@ class Listing(NamedTuple):
     etag: str = ""
 
     def dump(self) -> bytes:
-        return json.dumps(self, separators=(",", ":")).encode()
+        """JSON, with a line for each file: `excerpt` finds one without reading all others."""
+        head, files, tail = (json.dumps(part, separators=(",", ":"))[1:-1] for part in (self[:3], self.files, self[4:]))
+        # In a string this would have a backslash in it.
+        lines = files.replace('],["', '],\n["')
+        return f"[{head},[\n{lines}\n],{tail}]".encode()
 
 
 def restore(content: bytes) -> Listing:
-    """What `dump` made; a ValueError for anything else."""
+    """What `dump` made, now or before there were lines; a ValueError for anything else."""
     try:
         project, upstream, source, files, versions, *rest = json.loads(content)
         return Listing(project, upstream, source, tuple(File(*file) for file in files), tuple(versions), *rest)
     except TypeError as error:
         raise ValueError(str(error)) from None
+
+
+def excerpt(content: bytes, digest16: str, filename: str) -> Listing:
+    """The same with this file alone, or with none: of thousands, for a hundredth of the time."""
+    head, *_ = content.partition(b"\n")
+    *_, newline, tail = content.rpartition(b"\n")
+    key, lines, end = f"\n[{json.dumps(filename)},".encode(), [], len(head)
+    while (start := content.find(key, end)) >= 0:
+        end = content.find(b"\n", start + 1)
+        lines.append(content[start:end].rstrip(b","))
+    known = restore(head + b",".join(lines) + tail if newline else content)
+    return known._replace(files=tuple(file for file in known.files if file.key == (digest16, filename)))
 
 
 @lru_cache(maxsize=1 << 15)
@@ -88,12 +107,11 @@ def moment(text: str) -> float | None:
     found = _TIME.fullmatch(text)
     if not found:
         return None
-    year, month, day, hour, minute, second = map(int, found.groups()[:6])
+    whole, fraction = found.groups()
     try:
-        days = date(year, month, day).toordinal() - _EPOCH
+        return datetime.fromisoformat(f"{whole}+00:00").timestamp() + float(fraction or 0)
     except ValueError:
         return None
-    return days * 86_400 + hour * 3_600 + minute * 60 + second + float(found[7] or 0)
 
 
 def parse(

@@ -13,14 +13,14 @@ from urllib.parse import urlsplit, urlunsplit
 
 from .advisories import RETRY, Advisories
 from .cache import Cache
-from .catalogue import NEGATIVE, STEP, Catalogue, Known
+from .catalogue import NEGATIVE, STEP, Catalogue
 from .config import Config
 from .download import Download
 from .errors import Busy, Forbidden, Refusal, Unknown
 from .legacy import document
-from .listing import File
+from .listing import File, Listing
 from .locks import Locks
-from .pages import render
+from .pages import FORMS, render
 from .policy import Policy
 from .shares import Shares
 
@@ -47,30 +47,36 @@ class Mirror:
         self._downloads: dict[Path, Download] = {}
         self._places = Shares(DOWNLOADS, PATIENCE)
         self._page_ends: dict[str, float] = {}
-        self._page_times: dict[str, tuple[bytes, float]] = {}
+        self._page_times: dict[tuple[str, str], tuple[bytes, float]] = {}
         self._file_ends: dict[str, float] = {}
         self._exemption_ends, self._looked = self._next_exemption_end(), self._clock()
 
     # What clients ask for
 
-    def page(self, name: str) -> None:
-        """See to it that a project's pages are in place."""
+    def page(self, name: str, form: str = "") -> None:
+        """See to it that a project's page is in place in this form, or in both.
+
+        Installers take one form, so the other is made when somebody asks for it, and then what is there is made again with it: both
+        are always of one listing and one moment.
+        """
         self._gate(name)
+        wanted = {form} if form else {*FORMS}
         with self._names(name):
-            now = self._clock()
-            if self._page_ends.get(name, 0) > now + AHEAD and self.cache.has_pages(name):
+            now, there = self._clock(), self.cache.forms(name)
+            if self._page_ends.get(name, 0) > now + AHEAD and wanted <= there:
                 return
             known, files, ends = self._offer(name, now)
-            with self._catalogue.reading:
-                pages = render(known.listing, files)
-            # nginx makes the ETag of size and time: another page is younger by a second, and the same one is not.
-            digest = hashlib.sha256(pages["index.json.gz"] + pages["index.html.gz"]).digest()
-            last, written = self._page_times.get(name, (b"", 0.0))
-            if digest != last:
-                written = max(now, written + 1)
-            self.cache.make_room(sum(map(len, pages.values())))
-            self.cache.put_pages(name, pages, written)
-            self._page_times[name] = digest, written
+            for made in sorted(wanted | there):
+                with self._catalogue.reading:
+                    page = render(made, known, files)
+                # nginx makes the ETag of size and time: another page is younger by a second, and the same one is not.
+                digest = hashlib.sha256(page[f"{made}.gz"]).digest()
+                last, written = self._page_times.get((name, made), (b"", 0.0))
+                if digest != last:
+                    written = max(now, written + 1)
+                self.cache.make_room(sum(map(len, page.values())))
+                self.cache.put_page(name, made, page, written)
+                self._page_times[name, made] = digest, written
             self._page_ends[name] = ends
 
     def document(self, name: str) -> bytes:
@@ -78,12 +84,12 @@ class Mirror:
         self._gate(name)
         with self._names(name):
             known, files, _ = self._offer(name, self._clock())
-            return document(known.listing, files)
+            return document(known, files)
 
-    def _offer(self, name: str, now: float) -> tuple[Known, list[File], float]:
+    def _offer(self, name: str, now: float) -> tuple[Listing, list[File], float]:
         """What is known of a project, its files that may be had, and until when that is right."""
         known, until = self._catalogue.current(name, self.config.page_seconds)
-        offer = self.policy.offer(known.listing, now)
+        offer = self.policy.offer(known, now)
         files = offer.files
         if not files and offer.refused:
             raise Forbidden(offer.refused)
@@ -101,17 +107,16 @@ class Mirror:
         if found := self._downloads.get(path):
             return found
         self._places.take(reader)
-        with ExitStack() as place, self._lock:
+        with ExitStack() as place:
             place.callback(self._places.give, reader)
-            if found := self._downloads.get(path):
-                return found
             limit = LARGEST_METADATA if filename != file.filename else self.config.cache_size
             download = Download(self._catalogue.transport(name), self.cache, url, sha256, size, limit)
-            arguments = self._keep(name, file, path, sha256), self._end(path, reader)
-            # Nobody may wait for one that could not be started.
-            threading.Thread(target=download.run, daemon=True, args=arguments).start()
-            self._downloads[path] = download
+            with self._lock:
+                if (found := self._downloads.setdefault(path, download)) is not download:
+                    return found
             place.pop_all()
+        # Not under the lock: where others compute, a thread takes its time to start, and everybody would wait for each.
+        download.start(self._keep(name, file, path, sha256), self._end(path, reader))
         return download
 
     def size(self, name: str, digest16: str, filename: str) -> Path | int | None:
@@ -129,13 +134,13 @@ class Mirror:
         with self._names(name):
             if self.config.packages == "cached" and not self._catalogue.read(name):
                 raise Busy(f"not known whether {name} is public: upstream is not asked (pypi_public_packages: cached)")
-            return self._catalogue.current(name, self.config.page_seconds)[0].listing.upstream
+            return self._catalogue.current(name, self.config.page_seconds)[0].upstream
 
     def files(self, name: str) -> tuple[File, ...]:
         """What the upstream lists, whether or not it may be had."""
         self._gate(name)
         with self._names(name):
-            return self._catalogue.current(name, self.config.page_seconds)[0].listing.files
+            return self._catalogue.current(name, self.config.page_seconds)[0].files
 
     def settle(self) -> None:
         """Wait until nothing is on its way any more."""
@@ -178,12 +183,14 @@ class Mirror:
             with ExitStack() as removals:  # all of them, also when one fails
                 removals.callback(self._drop_page, name)
                 now = self._clock()
-                known = None if self.policy.refusal(name) else self._catalogue.read(name)
-                for kept in self.cache.kept(name):
-                    file = known and known.files.get((kept.digest16, kept.filename.removesuffix(".metadata")))
+                here = [*self.cache.kept(name)]
+                known = self._catalogue.read(name) if here and not self.policy.refusal(name) else None
+                files = {file.key: file for file in known.files} if known else {}
+                for kept in here:
+                    file = files.get((kept.digest16, kept.filename.removesuffix(".metadata")))
                     reason = "it is no longer known to be allowed"
                     if known and file:
-                        reason, changes = self.policy.judge(known.listing, file, now)
+                        reason, changes = self.policy.judge(known, file, now)
                         ends = min(ends, changes)
                         if kept.filename != file.filename and _sha256(kept.path) != file.metadata:
                             reason = "its page has other metadata now"
@@ -271,18 +278,18 @@ class Mirror:
         self._gate(name)
         wheel = filename.removesuffix(".metadata")
         with self._names(name):
-            known = self._catalogue.read(name)
-            if not known or (digest16, wheel) not in known.files:
+            known = self._catalogue.find(name, digest16, wheel)
+            if not known or not known.files:
                 known = self._catalogue.current(name, NEGATIVE)[0]
-        file = known.files.get((digest16, wheel))
+        file = next((file for file in known.files if file.key == (digest16, wheel)), None)
         if not file:
-            raise Unknown(f"{known.listing.upstream} lists no {wheel} with that digest")
-        self.policy.check(known.listing, file, self._clock())
+            raise Unknown(f"{known.upstream} lists no {wheel} with that digest")
+        self.policy.check(known, file, self._clock())
         path = self.cache.path(name, digest16, filename)
         if wheel == filename:
             return file, path, file.url, file.sha256, file.size
         if not file.metadata:
-            raise Unknown(f"{known.listing.upstream} has no metadata beside {wheel}")
+            raise Unknown(f"{known.upstream} has no metadata beside {wheel}")
         parts = urlsplit(file.url)
         return file, path, urlunsplit(parts._replace(path=f"{parts.path}.metadata")), file.metadata, None
 
@@ -292,7 +299,7 @@ class Mirror:
         return [
             file if (file.digest16, f"{file.filename}.metadata") in there else file._replace(metadata="")
             for file in files
-            if (file.digest16, file.filename) in there
+            if file.key in there
         ]
 
     # Downloads
@@ -301,14 +308,14 @@ class Mirror:
         def keep(temporary: Path) -> None:
             with self._names(name):
                 # The rules may have changed in the meantime.
-                known, now = self._catalogue.read(name), self._clock()
+                known, now = self._catalogue.find(name, *file.key), self._clock()
                 self._gate(name)
-                listed = known and known.files.get((file.digest16, file.filename))
+                listed = known and next(iter(known.files), None)
                 if not known or not listed or sha256 not in (listed.sha256, listed.metadata):
                     return
                 if temporary.stat().st_size <= self.cache.limit:  # a larger one would push out everything
-                    self.policy.check(known.listing, listed, now)
-                    ends = self.policy.judge(known.listing, listed, now).changes
+                    self.policy.check(known, listed, now)
+                    ends = self.policy.judge(known, listed, now).changes
                     self._file_ends[name] = min(self._file_ends.get(name, float("inf")), ends)
                     self.cache.place(temporary, path)
             self.cache.make_room(0)

@@ -20,6 +20,7 @@ _NORMAL = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _FILENAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._!+-]*")
 
 
+@lru_cache(maxsize=1_024)
 def normalise(name: str) -> str:
     return _SEPARATORS.sub("-", name).lower()
 

@@ -1,6 +1,6 @@
 """HTTP towards nginx, and nobody else.
 
-    GET /simple/NAME/                             the pages are in place: nginx is sent to them
+    GET /simple/NAME/?index.json                  the page is in place in this form, or without one in all: nginx is sent to it
     GET /files/NAME/DIGEST16/FILENAME[.metadata]  likewise, or the bytes as they come in
     GET /exists/NAME                              whether an upstream has that project
     GET /health
@@ -24,6 +24,7 @@ from .download import Download
 from .errors import Refusal, Unknown
 from .mirror import Mirror
 from .names import is_normal, normalise
+from .pages import FORMS
 from .shares import Shares
 
 CONNECTIONS = 400
@@ -99,11 +100,12 @@ class Handler(BaseHTTPRequestHandler):
         return self.server.asking(self._reader)
 
     def _route(self) -> None:
-        kind, *parts = [unquote(part) for part in self.path.partition("?")[0].split("/")[1:]]
+        path, _, form = self.path.partition("?")
+        kind, *parts = [unquote(part) for part in path.split("/")[1:]]
         mirror = self.server.mirror
         if kind == "simple" and len(parts) == 2 and not parts[1]:
             with self._asking():
-                mirror.page(_name(parts[0]))
+                mirror.page(_name(parts[0]), form if form in FORMS else "")
             self._redirect(f"/+public/simple/{parts[0]}/")
         elif kind == "files" and len(parts) == 3:
             self._file(_name(parts[0]), parts[1], parts[2])
