@@ -120,7 +120,9 @@ def test_a_run_that_ended_before_its_handlers_is_made_good(lab: Lab, host: str) 
     zone = "/etc/firewalld/zones/host_firewall.xml"
     lab.server.check_output(f"cp -p {zone} /run/ && sed -i /9101/d {zone} && systemctl restart firewalld")
     with service(lab, host, 9101):
-        wait_until("it is closed", lambda: asked(lab, host, 9101) == "000", 60)  # firewalld is active before it has read
+        wait_until(
+            "it is closed", lambda: asked(lab, host, 9101) == "000", 60
+        )  # firewalld is active before it has read
         lab.server.check_output(f"cp -p /run/host_firewall.xml {zone}")
         assert asked(lab, host, 9101) == "000"
         said, _ = play(lab, host, "molecule/platforms/converge.yml")
