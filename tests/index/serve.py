@@ -137,9 +137,9 @@ def serving(directory: Path, **environment: str) -> Iterator[Server]:
 
 
 def certified(base: Path, name: str = "localhost") -> ssl.SSLContext:
-    """TLS for that name by a CA of our own: ca.pem, certificate.pem and key.pem are there then."""
+    """TLS for that name or IPv4 address by a CA of our own: ca.pem, certificate.pem and key.pem are there then."""
     new = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 2"
-    leaf = f"-addext subjectAltName=DNS:{name} -addext basicConstraints=critical,CA:FALSE"
+    leaf = f"-addext subjectAltName={'IP' if name[-1].isdigit() else 'DNS'}:{name} -addext basicConstraints=critical,CA:FALSE"
     for command in (
         f"{new} -keyout ca-key.pem -out ca.pem -subj /CN=ca -addext keyUsage=critical,keyCertSign",
         f"{new} -keyout key.pem -out certificate.pem -subj /CN={name} -CA ca.pem -CAkey ca-key.pem {leaf}",

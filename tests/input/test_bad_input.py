@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -207,15 +208,27 @@ CASES = {
     ),
     "no backup to come back from": Case(
         {
-            "pypi_backup_repository": "sftp:me@host:/backup",
+            "pypi_backup_repository": "a disk",
             "pypi_backup_passphrase": "short",
             "pypi_backup_keep": {"daily": 0},
         },
         (
             "pypi_backup_repository is no repository that this role can use",
-            "sftp: has no way to get its key here",
             "pypi_backup_passphrase has 5 characters. Give at least 12",
             "pypi_backup_keep keeps nothing",
+        ),
+    ),
+    "a backup to a server that nobody knows": Case(
+        {
+            "pypi_backup_repository": "sftp:me@host:/backup",
+            "pypi_backup_passphrase": "long enough for everybody",
+            "pypi_backup_sftp_key": "ssh-ed25519 AAAA",
+            "pypi_backup_ca_file": "/no/such.pem",
+        },
+        (
+            "pypi_backup_sftp_key is no private key",
+            "pypi_backup_sftp_known_hosts is empty",
+            "pypi_backup_ca_file is /no/such.pem, and there is no such file",
         ),
     ),
     "no server": Case({}, ("pypi_servers has 0 hosts", "exactly one"), servers=()),
@@ -236,8 +249,13 @@ def write_facts_modules(library: Path) -> None:
     """One for each host: what `gather_facts` runs in place of `setup`."""
     library.mkdir()
     for host, (distribution, version) in FACTS.items():
-        facts = {"distribution": distribution, "distribution_version": version, "os_family": distribution}
+        facts: dict[str, Any] = {
+            "distribution": distribution,
+            "distribution_version": version,
+            "os_family": distribution,
+        }
         facts |= {"distribution_major_version": version.partition(".")[0], "architecture": "x86_64"}
+        facts |= {"python": {"executable": sys.executable}}
         said = json.dumps({"ansible_facts": {f"ansible_{key}": value for key, value in facts.items()}})
         (library / f"facts_of_{host}").write_text(f"#!/bin/sh\necho '{said}'\n")
 

@@ -34,6 +34,8 @@ def config(tmp_path: Path) -> restic.Config:
         image="restic/restic:1",
         directory="/opt/pypi-backup",
         local="/srv/backup",
+        sftp=False,
+        ca=False,
         packages="pypi_packages",
         packages_path=str(tmp_path / "packages"),
         keep={"daily": 7},
@@ -106,6 +108,16 @@ def test_no_secret_is_an_argument(config: restic.Config) -> None:
         ("unable to create lock in backend: repository is already locked by PID 1", "somebody else works with"),
         ("Save: write: no space left on device", "the disk of the repository is full"),
         ("dial tcp: connection refused", "dial tcp: connection refused"),
+        (
+            "subprocess ssh: Host key verification failed.",
+            "the SFTP server has none of the keys in pypi_backup_sftp_known_hosts",
+        ),
+        ("ssh: me@host: Permission denied (publickey).", "the SFTP server does not take pypi_backup_sftp_key"),
+        (
+            "Fatal: unable to open config file: Stat: Access Denied.\nIs there a repository at",
+            "the login in pypi_backup_environment is refused",
+        ),
+        ("Get: tls: certificate signed by unknown authority", "pypi_backup_ca_file does not have the CA"),
         ("", "restic said nothing"),
     ],
 )

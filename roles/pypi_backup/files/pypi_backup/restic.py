@@ -16,13 +16,19 @@ MINE = ("--host", "pypi", "--tag", "packages")
 
 MISSING = ("Is there a repository", "repository does not exist")
 """What restic says where there is none, before 0.17 and since."""
+REFUSED = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "Access Denied", "401 Unauthorized", "403 Forbidden")
+"""What servers of S3 and REST say to a wrong login."""
 HINTS = {
     "wrong password": "pypi_backup_passphrase is not the one that this repository was made with",
-    **dict.fromkeys(MISSING, "there is no repository"),
     "already locked": "somebody else works with the repository: see `restic list locks`, and `restic unlock` if nobody does",
     "no space left": "the disk of the repository is full",
+    "Host key verification failed": "the SFTP server has none of the keys in pypi_backup_sftp_known_hosts",
+    "Permission denied (": "the SFTP server does not take pypi_backup_sftp_key",
+    "signed by unknown authority": "pypi_backup_ca_file does not have the CA of the repository's certificate",
+    **dict.fromkeys(REFUSED, "the login in pypi_backup_environment is refused"),
+    **dict.fromkeys(MISSING, "there is no repository"),
 }
-"""What restic says, and what it means to who reads it."""
+"""What restic says, and what it means to who reads it. The first counts: that there is none is also said where nobody could look."""
 
 
 class Failure(Exception):
@@ -42,6 +48,10 @@ class Config:
     """Where passphrase, repository and environment are, for root only."""
     local: str
     """A repository that is a directory of this host, else empty."""
+    sftp: bool
+    """Whether it is reached by ssh, whose key and configuration are beside."""
+    ca: bool
+    """Whether the repository's certificate is checked by a CA bundle of its own."""
     packages: str
     """Name of a volume, or a directory."""
     packages_path: str
@@ -62,22 +72,25 @@ def command(config: Config, *arguments: str, write: bool = False) -> list[str]:
     """The secrets are in files that are mounted, and in one that Docker reads; never among the arguments."""
     mounts = [f"{config.packages}:{PACKAGES}{'' if write else ':ro'}", "pypi_backup_cache:/root/.cache"]
     mounts += [f"{config.directory}/secrets:/secrets:ro"]
+    mounts += [f"{config.directory}/ssh:/root/.ssh:ro"] if config.sftp else []
     mounts += [f"{config.local}:{config.local}"] if config.local else []
     volumes = [part for mount in mounts for part in ("--volume", mount)]
     files = ["RESTIC_PASSWORD_FILE=/secrets/passphrase", "RESTIC_REPOSITORY_FILE=/secrets/repository"]
+    trust = ["--cacert", "/secrets/ca.pem"] if config.ca else []
     environment = [part for each in files for part in ("--env", each)]
     return [
         *("docker", "run", "--rm", "--hostname", "pypi", "--env-file", f"{config.directory}/secrets/environment"),
-        *(*environment, *volumes, config.image, *arguments),
+        *(*environment, *volumes, config.image, *trust, *arguments),
     ]
 
 
 def failure(said: str) -> Failure:
     """From what restic wrote to its standard error."""
     lines = [line for line in said.splitlines() if line.strip()]
-    hint = next((hint for sign, hint in HINTS.items() if sign in said), "")
+    sign = next((sign for sign in HINTS if sign in said), "")
+    hint = HINTS.get(sign)
     last = " ".join(lines[-3:]) or "restic said nothing"
-    kind = NoRepository if any(sign in said for sign in MISSING) else Failure
+    kind = NoRepository if sign in MISSING else Failure
     return kind(f"{hint} ({last})" if hint else last)
 
 
