@@ -50,10 +50,21 @@ class Secrets:
 
     @staticmethod
     @contextmanager
-    def watched_processes(lab: Lab) -> Generator[Watch]:
-        """Every command line and environment that the server's process list shows meanwhile, at ten looks a second."""
+    def watched_processes(lab: Lab, account: str = "root") -> Generator[Watch]:
+        """Every command line and environment that the server's process list shows this account, at ten looks a second."""
         look = "while :; do cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n'; sleep 0.1; done | awk '!s[$0]++'"
-        command = ["docker", "exec", lab.container(lab.server_name), "timeout", "600", "sh", "-c", look]
+        command = [
+            "docker",
+            "exec",
+            "--user",
+            account,
+            lab.container(lab.server_name),
+            "timeout",
+            "600",
+            "sh",
+            "-c",
+            look,
+        ]
         watch = Watch()
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace")
         try:

@@ -42,8 +42,8 @@ class Repository:
         self.variables = {"pypi_backup_passphrase": PASSPHRASE, **variables}
 
     def backed_up(self, **other: Any) -> tuple[bool, Mapping[str, Any]]:
-        """Whether the playbook went well, and the status that it left. The secrets are in no output and no process's arguments."""
-        with Secrets.watched_processes(self.lab) as processes:
+        """Whether the playbook went well, and the status that it left. No output, journal or other account sees the secrets."""
+        with Secrets.watched_processes(self.lab, "nobody") as processes:
             run = self.lab.site("-vvv", playbook="playbooks/backup.yml", **{**self.variables, **other})
         secrets = Secrets.passwords([PASSPHRASE, *filter(None, self.secret.splitlines())])
         assert secrets.found_in(run.stdout + run.stderr) == [] and "restic" in processes.text

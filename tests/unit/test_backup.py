@@ -114,7 +114,7 @@ def test_no_secret_is_an_argument(config: restic.Config) -> None:
         ),
         ("ssh: me@host: Permission denied (publickey).", "the SFTP server does not take pypi_backup_sftp_key"),
         (
-            "Fatal: unable to open config file: Stat: Access Denied.\nIs there a repository at",
+            "Fatal: unable to open config file: Stat: The AWS Access Key Id you provided does not exist in our records.\nIs there a repository at",
             "the login in pypi_backup_environment is refused",
         ),
         ("Get: tls: certificate signed by unknown authority", "pypi_backup_ca_file does not have the CA"),

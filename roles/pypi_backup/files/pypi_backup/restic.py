@@ -16,7 +16,13 @@ MINE = ("--host", "pypi", "--tag", "packages")
 
 MISSING = ("Is there a repository", "repository does not exist")
 """What restic says where there is none, before 0.17 and since."""
-REFUSED = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "Access Denied", "401 Unauthorized", "403 Forbidden")
+REFUSED = (
+    "Access Key Id you provided does not exist",
+    "signature we calculated does not match",
+    "Access Denied",
+    "401 Unauthorized",
+    "403 Forbidden",
+)
 """What servers of S3 and REST say to a wrong login."""
 HINTS = {
     "wrong password": "pypi_backup_passphrase is not the one that this repository was made with",
