@@ -90,6 +90,11 @@ def test_what_does_not_fit_is_not_begun(config: restic.Config) -> None:
         restore.restore(config, restore.Plan("ab", "", missing={"a-1.tar.gz": 1 << 60}), overwrite=False)
 
 
+def test_a_lock_names_a_process_that_the_next_run_can_look_for(config: restic.Config) -> None:
+    command = restic.command(config, "unlock")
+    assert command[command.index("--pid") + 1] == "host" and command[command.index("--hostname") + 1] == "pypi"
+
+
 def test_no_secret_is_an_argument(config: restic.Config) -> None:
     command = restic.command(config, "snapshots")
     assert "--env-file" in command and "RESTIC_PASSWORD_FILE=/secrets/passphrase" in command
@@ -101,13 +106,27 @@ def test_no_secret_is_an_argument(config: restic.Config) -> None:
     [
         ("Fatal: wrong password or no key found", "pypi_backup_passphrase is not the one"),
         (
-            "Fatal: unable to open config file: stat /x/config: no such file\nIs there a repository at",
+            "Fatal: unable to open config file: stat /x/config: no such file or directory\nIs there a repository at",
             "there is no repository",
         ),
         ("Fatal: repository does not exist: unable to open config file", "there is no repository"),
         ("unable to create lock in backend: repository is already locked by PID 1", "somebody else works with"),
         ("Save: write: no space left on device", "the disk of the repository is full"),
-        ("dial tcp: connection refused", "dial tcp: connection refused"),
+        *(
+            (
+                f"Fatal: unable to open config file: {reason}\nIs there a repository at the following location?\ns3:x",
+                means,
+            )
+            for reason, means in {
+                "Stat: The specified key does not exist.": "there is no repository",
+                "Stat: The specified bucket does not exist": "there is no repository",
+                "Lstat: file does not exist": "there is no repository",
+                "Get: dial tcp 192.0.2.1:443: connect: connection refused": "the repository's server cannot be reached",
+                "Get: dial tcp 192.0.2.1:443: i/o timeout": "the repository's server cannot be reached",
+                "Get: dial tcp: lookup x: no such host": "the repository's server cannot be reached",
+                "Get: something that nobody has thought of": "Fatal: unable to open config file: Get: something",
+            }.items()
+        ),
         (
             "subprocess ssh: Host key verification failed.",
             "the SFTP server has none of the keys in pypi_backup_sftp_known_hosts",

@@ -14,8 +14,11 @@ PACKAGES = "/data/packages"
 MINE = ("--host", "pypi", "--tag", "packages")
 """What our snapshots carry: a repository may hold those of others too."""
 
-MISSING = ("Is there a repository", "repository does not exist")
-"""What restic says where there is none, before 0.17 and since."""
+MISSING = ("does not exist", "no such file or directory")
+"""What restic says where there is none: by itself since 0.17, before in the words of the disk or the server. It adds "Is there a repository
+at the following location?" to every reason why it could not look, so that says nothing."""
+UNREACHABLE = ("connection refused", "i/o timeout", "no such host", "no route to host", "network is unreachable")
+"""What the system and Go say."""
 REFUSED = (
     "Access Key Id you provided does not exist",
     "signature we calculated does not match",
@@ -32,9 +35,10 @@ HINTS = {
     "Permission denied (": "the SFTP server does not take pypi_backup_sftp_key",
     "signed by unknown authority": "pypi_backup_ca_file does not have the CA of the repository's certificate",
     **dict.fromkeys(REFUSED, "the login in pypi_backup_environment is refused"),
+    **dict.fromkeys(UNREACHABLE, "the repository's server cannot be reached"),
     **dict.fromkeys(MISSING, "there is no repository"),
 }
-"""What restic says, and what it means to who reads it. The first counts: that there is none is also said where nobody could look."""
+"""What restic says, and what it means to who reads it. The first counts: a key can be what does not exist, and not the repository."""
 
 
 class Failure(Exception):
@@ -75,7 +79,11 @@ class Config:
 
 
 def command(config: Config, *arguments: str, write: bool = False) -> list[str]:
-    """The secrets are in files that are mounted, and in one that Docker reads; never among the arguments."""
+    """The secrets are in files that are mounted, and in one that Docker reads; never among the arguments.
+
+    A lock names the process that holds it. With processes of its own a container's is always number 1, which lives in the next one too,
+    and the lock of a run that was killed would stand in the way for half an hour: so it has the host's.
+    """
     mounts = [f"{config.packages}:{PACKAGES}{'' if write else ':ro'}", "pypi_backup_cache:/root/.cache"]
     mounts += [f"{config.directory}/secrets:/secrets:ro"]
     mounts += [f"{config.directory}/ssh:/root/.ssh:ro"] if config.sftp else []
@@ -85,7 +93,17 @@ def command(config: Config, *arguments: str, write: bool = False) -> list[str]:
     trust = ["--cacert", "/secrets/ca.pem"] if config.ca else []
     environment = [part for each in files for part in ("--env", each)]
     return [
-        *("docker", "run", "--rm", "--hostname", "pypi", "--env-file", f"{config.directory}/secrets/environment"),
+        *(
+            "docker",
+            "run",
+            "--rm",
+            "--hostname",
+            "pypi",
+            "--pid",
+            "host",
+            "--env-file",
+            f"{config.directory}/secrets/environment",
+        ),
         *(*environment, *volumes, config.image, *trust, *arguments),
     ]
 
