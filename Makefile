@@ -62,7 +62,7 @@ molecule-%:
 bench: .venv/complete  ## how fast it is, beside other ways of having an index: docs/benchmarks.md, an hour
 	PYTHONPATH=tests python -m bench
 
-reliability: .venv/complete  ## what faults cost users, backups, old stacks: docs/reliability.md, half an hour
+reliability: .venv/complete  ## what faults cost users, backups, old stacks: docs/reliability.md; takes its time
 	@RELIABILITY_REPORT=$(CURDIR)/docs/reliability.md PYTEST_ADDOPTS="-k 'test_backup or test_endurance or test_faults or test_moving'" molecule test --scenario-name default
 
 docs: .venv/complete  ## the README's tables, from the roles' argument specs

@@ -23,7 +23,7 @@ from tempfile import SpooledTemporaryFile
 from typing import IO, BinaryIO, NamedTuple
 
 from .listing import Listing, excerpt, restore
-from .pages import FORMS, names
+from .pages import FORMS, filenames
 
 SPARE = 64 << 20
 """Bytes of the file system that are left to others."""
@@ -114,14 +114,14 @@ class Cache:
         folder = self.root / "simple" / name
         for filename, content in page.items():
             self.write(folder / filename, content, time)
-        for filename in names(form):
+        for filename in filenames(form):
             if filename not in page:
                 (folder / filename).unlink(missing_ok=True)
 
     def drop_pages(self, name: str) -> None:
         folder = self.root / "simple" / name
         for form in FORMS:
-            for filename in names(form):
+            for filename in filenames(form):
                 (folder / filename).unlink(missing_ok=True)
         _remove_empty(folder)
 

@@ -22,7 +22,7 @@ LEVEL = 3
 _API = "1.4"
 
 
-def names(form: str) -> tuple[str, str]:
+def filenames(form: str) -> tuple[str, str]:
     """The files of a form: plain and compressed."""
     return form, f"{form}.gz"
 
@@ -30,7 +30,7 @@ def names(form: str) -> tuple[str, str]:
 def render(form: str, listing: Listing, files: Sequence[File]) -> dict[str, bytes]:
     """The page by file name, with these files of the listing."""
     page = (_html if form == "index.html" else _json)(listing, files).encode()
-    plain, packed = names(form)
+    plain, packed = filenames(form)
     pages = {packed: gzip.compress(page, LEVEL, mtime=0)}
     return pages | {plain: page} if len(files) <= PLAIN else pages
 
